@@ -1,0 +1,40 @@
+# make demo    install into .venv, then search on the embedded synthetic corpus
+# make test    install into .venv, then run all tests
+# make check   linter, formatter, type checker
+# make bench   the benchmarks, each a table of ratios
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: install demo test check format bench clean
+
+install: $(VENV)/.installed
+
+# pyproject.toml holds the ranges, constraints.txt the versions that were tested together.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "LegoRay needs Python 3.11 or newer, $(PYTHON) is %s" % sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/python run_search.py search_spaces/mind_llm.yaml
+
+test: install
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean:
+	rm -rf $(VENV) .legoray sweeps mlruns mlartifacts mlflow.db

@@ -1,0 +1,260 @@
+"""The YAML's types, strict: an unknown key, a wrong type or a NaN is a mistake, never a default.
+
+All mistakes of a file are reported at once, each with its line and path in the file, and with the
+nearest valid name. What a part accepts is not here but beside the part (`legoray.model`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from legoray.errors import InputError, Problem, nearest
+from legoray.yamlfile import Document, Keys, dotted, read_yaml
+
+
+class Strict(BaseModel):
+    """Base of every typed configuration: immutable, no unknown keys, no coercion, no NaN."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+
+
+class DatasetConfig(Strict):
+    """`datasets/*.yaml`: where a data set lies, how it is read, and how to get it."""
+
+    name: Name
+    title: str = ""
+    synthetic: bool = False
+    licence: str = ""
+    citation: str = ""
+    url: str = ""
+    get: str = Field("", description="what to do to get the files; shown when they are missing")
+    path: str = Field(description="folder of the raw files; $VARIABLES allowed; relative to here")
+    processor: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    text: list[str] = Field(
+        default_factory=list, description="attributes that text operators read by default"
+    )
+    group: Literal["impression", "user"] = "impression"
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    max_history: Positive = Field(100, description="longest history that any model may read")
+
+
+class TrainConfig(Strict):
+    """How one model is trained. Every leaf may be searched."""
+
+    task: Literal["matching", "ranking"] = "matching"
+    loss: Literal["auto", "cross-entropy", "binary", "squared"] = "auto"
+    epochs: Positive = 5
+    batch_size: Positive = 64
+    negatives: Positive = 4
+    max_history: Positive = 50
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    encoder_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="for the language model's LoRA; learning_rate where it is not given"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
+    patience: Positive = Field(2, description="epochs without improvement before stopping early")
+    accumulate: Positive = Field(1, description="micro-batches per step; memory against time")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+
+
+class EvaluateConfig(Strict):
+    """What is measured, and which metric selects."""
+
+    metrics: list[str] = Field(
+        default_factory=lambda: ["auc", "mrr", "mrr_first", "ndcg@5", "ndcg@10"], min_length=1
+    )
+    select: str = "auc"
+    group: Literal["impression", "user"] | None = Field(
+        None, description="grouping key of the metrics; the data set's own where it is not given"
+    )
+
+
+class SchedulerConfig(Strict):
+    """Which trials go on: `asha` stops those that fall behind at the same epoch."""
+
+    name: Literal["asha", "hyperband", "median", "none"] = "asha"
+    grace_epochs: Positive = 1
+    reduction: Annotated[int, Field(ge=2)] = 3
+
+
+class SamplerConfig(Strict):
+    """Who proposes the next configuration."""
+
+    name: Literal["tpe", "random"] = "tpe"
+    startup_trials: Positive = 8
+
+
+class SearchConfig(Strict):
+    """The search's own settings. None of these may be searched."""
+
+    trials: Positive = 20
+    hours: Annotated[float, Field(gt=0)] | None = None
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
+    trainer: Literal["warm", "per_trial", "local"] = "warm"
+    concurrent: Positive | None = Field(None, description="trials at once; as many as fit if null")
+    workers: Positive = Field(1, description="TorchTrainer workers of one trial (DDP)")
+    cpus_per_worker: Positive = 1
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    start_with: list[dict[str, Any]] = Field(
+        default_factory=list, description="full or partial settings to try first"
+    )
+
+
+class FinalConfig(Strict):
+    """After the search: the best `top` models retrained on `seeds` seeds and tested once."""
+
+    top: Annotated[int, Field(ge=0)] = 1
+    seeds: Positive = 3
+    baselines: list[Literal["random", "popularity"]] = Field(
+        default_factory=lambda: ["random", "popularity"]  # type: ignore[arg-type]
+    )
+
+
+class TrackingConfig(Strict):
+    """Where MLflow keeps the zoo. The default is what a plain `mlflow ui` opens here."""
+
+    uri: str = "sqlite:///mlflow.db"
+    experiment: str | None = Field(None, description="the search's name where it is not given")
+    register_as: str | None = Field(None, description="name in the registry; the search's if null")
+
+
+class SpaceConfig(Strict):
+    """`search_spaces/*.yaml`. `model` and `train` are trees; any leaf of them may be searched."""
+
+    name: Name
+    description: str = ""
+    data: str = Field(description="a datasets/*.yaml; relative to this file or the folder above it")
+    seed: int = 1
+    model: dict[str, Any]
+    train: dict[str, Any] = Field(default_factory=dict)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    final: FinalConfig = Field(default_factory=FinalConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+
+
+class ModelConfig(Strict):
+    """One composition: each part is `{name: <part>, ...its own settings}`."""
+
+    hidden_size: Positive = 64
+    content: dict[str, Any]
+    behavior: dict[str, Any]
+    predictor: dict[str, Any]
+
+    def label(self) -> str:
+        """The composition's readable name, such as `cnn+attention+dot`."""
+        return "+".join(str(p["name"]) for p in (self.content, self.behavior, self.predictor))
+
+
+class TrialConfig(Strict):
+    """Everything that decides the outcome of one training: same config and data, same numbers."""
+
+    model: ModelConfig
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    seed: int = 1
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def build(cls: type[C], data: Any, document: Document | None = None, at: Keys = ()) -> C:
+    """Validate `data` as `cls`; on failure raise one InputError that names every mistake."""
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        raise InputError(*problems_of(error, cls, document, at)) from None
+
+
+def problems_of(
+    error: ValidationError, cls: type[BaseModel], document: Document | None = None, at: Keys = ()
+) -> list[Problem]:
+    """Pydantic's complaints as problems with file, line, path, value and nearest name."""
+    return [_problem(detail, cls, document, at) for detail in error.errors(include_url=False)]
+
+
+def _problem(detail: Any, cls: type[BaseModel], document: Document | None, at: Keys) -> Problem:
+    keys: Keys = (*at, *_real_keys(detail["loc"], document, at))
+    where = document.where(keys) if document else dotted(keys)
+    kind, value = detail["type"], detail.get("input")
+    if kind == "extra_forbidden":
+        options = list(_fields_at(cls, detail["loc"][:-1]))
+        close = nearest(detail["loc"][-1], options)
+        hint = f"did you mean '{close}'?" if close else f"known keys: {', '.join(sorted(options))}"
+        return Problem(where, f"unknown key '{detail['loc'][-1]}'", hint)
+    if kind == "missing":
+        return Problem(where, f"the key '{detail['loc'][-1]}' is missing")
+    if kind == "literal_error":
+        expected = str(detail["ctx"]["expected"])
+        close = nearest(value, re.findall(r"'([^']*)'", expected))
+        hint = f"did you mean '{close}'?" if close else ""
+        return Problem(where, f"is {value!r}, expected {expected}", hint)
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return Problem(where, f"is {value!r}: {message[0].lower()}{message[1:]}")
+
+
+def _real_keys(loc: tuple[Any, ...], document: Document | None, at: Keys) -> Keys:
+    """Pydantic's location without the union branches that it slips in."""
+    return tuple(key for key in loc if not (isinstance(key, str) and re.search(r"[\[(]", key)))
+
+
+def _fields_at(cls: type[BaseModel], loc: tuple[Any, ...]) -> Iterator[str]:
+    """Names of the fields of the model that a location leads to."""
+    current: Any = cls
+    for key in loc:
+        field = getattr(current, "model_fields", {}).get(key)
+        if field is None:
+            continue
+        current = field.annotation
+    yield from getattr(current, "model_fields", {})
+
+
+def expand(path: str, base: Path, where: str, *, make_absolute: bool = True) -> Path:
+    """A path from YAML with `$VARIABLES` and `~` filled in, relative to the file it stands in.
+
+    Raises:
+        InputError: a variable is not set.
+    """
+    filled = os.path.expanduser(os.path.expandvars(path))
+    missing = re.search(r"\$\{?(\w+)\}?", filled)
+    if missing:
+        raise InputError(
+            Problem(
+                where,
+                f"path '{path}' needs the environment variable {missing.group(1)}",
+                f"set it, for example: export {missing.group(1)}=/folder/of/the/files",
+            )
+        )
+    found = Path(filled)
+    return (base / found).resolve() if make_absolute and not found.is_absolute() else found
+
+
+def read_dataset(path: str | os.PathLike[str]) -> tuple[DatasetConfig, Document]:
+    """Read a `datasets/*.yaml`; its raw files are not looked at."""
+    document = read_yaml(path)
+    return build(DatasetConfig, document.data, document), document
+
+
+def home() -> Path:
+    """Where prepared tables, hidden states and other caches lie: $LEGORAY_HOME or ./.legoray.
+
+    On a cluster this must be storage that every node sees.
+    """
+    return Path(os.environ.get("LEGORAY_HOME", ".legoray")).expanduser().absolute()

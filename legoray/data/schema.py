@@ -1,0 +1,74 @@
+"""The normalized tables: their columns, their places, and the manifest that vouches for them.
+
+<tables>/manifest.json            written last: a folder without it is not a prepared data set
+<tables>/items/*.parquet          item_id int32 (1..N, dense), key string, then one string column
+                                  per attribute (text or categorical; empty string = no value)
+<tables>/histories/*.parquet      history_id int32 (0..H-1, dense), user int32, items list<int32>
+<tables>/users/*.parquet          user int32 (0..U-1, dense), key string
+<tables>/interactions/<split>/*.parquet
+                                  impression_id int64, history_id int32, history_end int32,
+                                  item_id int32, label int8, time int64; sorted by impression
+<tables>/tokens/<key>/            tokens of one attribute, made later and on demand
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from pydantic import Field
+
+from legoray.config import Strict
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "valid", "test")
+
+HISTORIES = pa.schema(
+    [("history_id", pa.int32()), ("user", pa.int32()), ("items", pa.list_(pa.int32()))]
+)
+USERS = pa.schema([("user", pa.int32()), ("key", pa.string())])
+INTERACTIONS = pa.schema(
+    [
+        ("impression_id", pa.int64()),
+        ("history_id", pa.int32()),
+        ("history_end", pa.int32()),
+        ("item_id", pa.int32()),
+        ("label", pa.int8()),
+        ("time", pa.int64()),
+    ]
+)
+
+
+def items_schema(attributes: list[str]) -> pa.Schema:
+    """The items table's columns for these attributes."""
+    fixed = [("item_id", pa.int32()), ("key", pa.string())]
+    return pa.schema(fixed + [(name, pa.string()) for name in attributes])
+
+
+class SourceFile(Strict):
+    """One raw file that the tables were made from."""
+
+    path: str  # relative to the raw folder
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class Manifest(Strict):
+    """`manifest.json`: what the tables hold and what everything downstream is keyed by."""
+
+    schema_version: int
+    name: str
+    title: str
+    synthetic: bool
+    processor: str
+    config_hash: str  # of the processor's name and options, on_bad_row, the path's content aside
+    fingerprint: str  # of the tables' content
+    attributes: list[str]
+    text: list[str]
+    group: str
+    max_history: int
+    labeled: dict[str, bool]  # per split
+    counts: dict[str, int]  # items, users, histories, impressions/<split>, rows/<split>, clicks/...
+    dropped: dict[str, int] = Field(default_factory=dict)  # what was left out, by reason
+    protocol: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    sources: list[SourceFile]
+    files: list[str]  # every Parquet file, relative to the tables
