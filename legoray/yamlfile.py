@@ -114,8 +114,13 @@ def _note_lines(node: yaml.Node, keys: Keys, lines: dict[Keys, int], path: Path)
     """Record the line of every value below `node`, and refuse keys that stand twice."""
     if isinstance(node, yaml.MappingNode):
         for key_node, value in node.value:
-            key = key_node.value
             line = key_node.start_mark.line + 1
+            if not key_node.tag.endswith((":str", ":merge")):
+                shown = key_node.value if isinstance(key_node.value, str) else "[...]"
+                raise InputError(
+                    Problem(f"{path}:{line}", f"not valid here: the key {shown} is not a word")
+                )
+            key = key_node.value
             if (*keys, key) in lines:
                 first = lines[(*keys, key)]
                 raise InputError(

@@ -1,0 +1,215 @@
+"""The command line. Each command imports what it needs when it runs, so that all start at once.
+
+A user's mistake ends with its message on stderr and exit code 2, never with a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from legoray import __version__
+from legoray.errors import InputError
+
+HELP: dict[str, Any] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "rich_markup_mode": "markdown",
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+app = typer.Typer(help="Compose, train and search content-based recommenders on Ray.", **HELP)
+search_app = typer.Typer(**HELP)
+
+SpaceFile = Annotated[
+    Path, typer.Argument(help="A search space, such as search_spaces/mind_llm.yaml")
+]
+DatasetFile = Annotated[Path, typer.Argument(help="A data set, such as datasets/mind_sample.yaml")]
+Tracking = Annotated[str, typer.Option("--tracking", help="MLflow tracking URI.")]
+DEFAULT_TRACKING = "sqlite:///mlflow.db"
+
+
+def _console(*, stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False, soft_wrap=stderr)
+
+
+def _say(text: str) -> None:
+    _console().print(text, markup=False, soft_wrap=True)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        _say(f"legoray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Compose, train and search content-based recommenders on Ray."""
+
+
+@app.command()
+def prepare(dataset: DatasetFile) -> None:
+    """Turn raw files into normalized tables. Going on after a kill; a second call does nothing."""
+    from legoray.data.prepare import prepare as run
+
+    prepared = run(dataset, say=_say)
+    counts = ", ".join(f"{name} {count:,}" for name, count in prepared.manifest.counts.items())
+    _say(f"{'prepared' if prepared.fresh else 'already prepared'}: {prepared.tables}")
+    _say(counts)
+    if prepared.manifest.dropped:
+        dropped = ", ".join(f"{name} {n:,}" for name, n in prepared.manifest.dropped.items())
+        _say(f"left out: {dropped}")
+
+
+@app.command()
+def check(
+    space: SpaceFile,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to use.")] = None,
+) -> None:
+    """Validate a search space, build every corner of it and run one batch of each."""
+    from legoray.search.run import run_search
+
+    raise typer.Exit(run_search(space, address=address, check_only=True, console=_console()))
+
+
+@search_app.command()
+@app.command()
+def search(
+    space: SpaceFile,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only validate: build every corner, run a batch of each."),
+    ] = False,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in total, instead of the file's number.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="Ray cluster: auto, host:port, or ray://host:port."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="The sweep's folder; sweeps/<name> here. Shared storage on a cluster."),
+    ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Set an earlier sweep of this name aside and start anew."),
+    ] = False,
+) -> None:
+    """Search a space of recommenders. Started again, an interrupted search goes on.
+
+    The data are prepared, the space is checked, then trials run on Ray until the budget is spent;
+    the best model is retrained on several seeds and measured once on the test split. Every model
+    lands in MLflow: look at them with `mlflow ui`.
+    """
+    from legoray.search.run import run_search
+
+    code = run_search(
+        space,
+        address=address,
+        trials=trials,
+        fresh=fresh,
+        folder=folder,
+        check_only=check,
+        console=_console(),
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def leaderboard(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A sweep's folder or an experiment's name; all experiments if absent."),
+    ] = None,
+    tracking: Tracking = DEFAULT_TRACKING,
+    top: Annotated[int, typer.Option(min=1, help="Rows of each table.")] = 20,
+    form: Annotated[str, typer.Option("--format", help="table, markdown, csv or json.")] = "table",
+) -> None:
+    """Rank the models of a sweep, numbers of unlike protocols in tables of their own."""
+    from legoray.zoo.leaderboard import print_leaderboard
+
+    print_leaderboard(source, tracking=tracking, top=top, form=form, console=_console())
+
+
+@app.command()
+def recommend(
+    model: Annotated[
+        str, typer.Argument(help="A model folder, models:/name@champion, or a run's id.")
+    ],
+    candidates: Annotated[
+        Path, typer.Option(help="New items: text lines, JSON lines, or CSV with attributes.")
+    ],
+    history: Annotated[
+        list[str] | None, typer.Option(help="Text of an item that the user read; repeatable.")
+    ] = None,
+    history_file: Annotated[
+        Path | None, typer.Option(help="The user's history in a file, oldest first.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    tracking: Tracking = DEFAULT_TRACKING,
+) -> None:
+    """Score items that the model has never seen, from their text alone."""
+    from legoray.zoo.recommend import read_texts
+    from legoray.zoo.recommend import recommend as run
+
+    past: list[Any] = list(history or [])
+    past += read_texts(history_file) if history_file else []
+    for rank, score, text in run(model, past, read_texts(candidates), top=top, tracking=tracking):
+        _say(f"{rank:>3}  {score:>9.4f}  {text}")
+
+
+@app.command()
+def catalog() -> None:
+    """List all parts, the paper of each, and how many compositions of them are valid."""
+    from legoray.model.compose import compositions
+    from legoray.model.registry import TABLES, part_class
+
+    for kind, table in TABLES.items():
+        _say(f"\n{kind} {'operators' if kind != 'predictor' else '(click predictors)'}")
+        for name in table:
+            cls = part_class(kind, name)
+            summary = (cls.__doc__ or "").strip().splitlines()[0]
+            paper = f" [{cls.paper}]" if cls.paper else ""
+            _say(f"  {name:<12} {summary}{paper}")
+    _say(f"\n{len(compositions())} valid compositions")
+
+
+def run(command: Callable[[], Any]) -> None:
+    """Run a command; print a user's mistakes and exit with 2, end quietly on Ctrl-C and pipes."""
+    try:
+        command()
+    except InputError as error:
+        console = _console(stderr=True)
+        for problem in error.problems:
+            console.print(f"error: {problem}", markup=False, style="red")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _console(stderr=True).print("interrupted", markup=False)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def main() -> None:
+    """Entry of the `legoray` command."""
+    run(app)
+
+
+def run_search_main() -> None:
+    """Entry of `run_search.py`."""
+    run(search_app)

@@ -1,0 +1,33 @@
+"""What all tests share: one thread per process, no hub, and where real data may lie."""
+
+from __future__ import annotations
+
+import os
+
+# Set before torch or transformers are imported anywhere.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def real_data(*parts: str) -> Path:
+    """A real data folder beside the checkout or in $LEGORAY_TEST_DATA; skip where it is not."""
+    base = Path(os.environ.get("LEGORAY_TEST_DATA", ROOT.parent / "shared" / "data"))
+    folder = base.joinpath(*parts)
+    if not folder.exists():
+        pytest.skip(f"real data are not here: {folder} (set LEGORAY_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A cache folder of the test's own."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("LEGORAY_HOME", str(folder))
+    return folder
