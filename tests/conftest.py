@@ -31,3 +31,17 @@ def home(tmp_path, monkeypatch):
     folder = tmp_path / "home"
     monkeypatch.setenv("LEGORAY_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def sample_tables(tmp_path_factory):
+    """The embedded corpus, prepared once for all test processes: the folder of its tables."""
+    from filelock import FileLock
+
+    from legoray.data.prepare import prepare
+
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root
+    with FileLock(root / "sample.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEGORAY_HOME", str(root / "sample_home"))
+        return prepare(ROOT / "datasets" / "mind_sample.yaml", say=lambda text: None).tables
