@@ -28,6 +28,7 @@ class TokenRecipe:
     tokenizer: str
     attributes: tuple[str, ...]
     length: int  # tokens per attribute at most
+    min_count: int = 1  # rarer words are one and the same token; of `words` only
 
 
 @dataclass(frozen=True)

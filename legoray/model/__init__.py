@@ -1,0 +1,1 @@
+"""The three parts of a model, what they declare, and how they are composed."""

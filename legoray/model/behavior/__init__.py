@@ -1,0 +1,1 @@
+"""Behavior operators: history -> user state. The table is in `legoray.model.registry`."""

@@ -1,0 +1,58 @@
+"""`gru`: the history read in order by a recurrent network (LSTUR's short-term interest)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from legoray.config import Share
+from legoray.model.base import BehaviorOperator, PartConfig, Shape, UserKind, UserState
+from legoray.model.layers import zero_masked
+
+
+class GruConfig(PartConfig):
+    """Settings of `gru`."""
+
+    dropout: Share = 0.0
+
+
+class GruOperator(BehaviorOperator):
+    """The state of a gated recurrent unit after the last item of the history."""
+
+    Config: ClassVar[type[PartConfig]] = GruConfig
+    produces: ClassVar[UserKind] = "vector"
+    paper: ClassVar[str] = "An et al.: LSTUR (ACL 2019, P19-1033), short-term part"
+
+    def __init__(self, config: GruConfig, shape: Shape) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.gru = nn.GRU(shape.hidden_size, shape.hidden_size, batch_first=True)
+
+    def forward(self, history: Tensor, mask: Tensor) -> UserState:
+        """`u = h_n`, `h_t = GRU(x_t, h_{t-1})`, n the history's true length (LSTUR, eq. 7).
+
+        `[B, H, D]` to `[B, D]`; zeros without a history.
+        """
+        items, length = compact(zero_masked(self.dropout(history), mask), mask)
+        # a recurrent network does not look ahead: what follows the last item cannot matter
+        states, _ = self.gru(items)
+        last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[-1])
+        final = states.gather(1, last).squeeze(1)
+        return UserState("vector", final.masked_fill((length == 0)[:, None], 0.0))
+
+
+def compact(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The unmasked rows of each sequence moved to its front, in their order, and their number.
+
+    Args:
+        values: `[B, H, D]`.
+        mask: `[B, H]`.
+
+    Returns:
+        `[B, H, D]` and `[B]`.
+    """
+    order = torch.sort((~mask).to(torch.uint8), dim=1, stable=True).indices
+    moved = values.gather(1, order[:, :, None].expand_as(values))
+    return moved, mask.sum(dim=1)

@@ -1,0 +1,54 @@
+"""`attention`: words attend to each other, then are pooled by attention (NRMS)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from legoray.config import Positive
+from legoray.data.recipes import TokenRecipe, Tokens
+from legoray.model.base import ContentOperator, PartConfig, Shape
+from legoray.model.content.text import TextConfig, token_recipe
+from legoray.model.layers import AdditiveAttention, SelfAttention, TokenEmbedding, heads_problems
+
+
+class AttentionConfig(TextConfig):
+    """Settings of `attention`."""
+
+    heads: Positive = 8
+    attention_size: Positive = 64
+
+
+class AttentionOperator(ContentOperator):
+    """Token embeddings, dropout, multi-head self-attention, dropout, additive attention."""
+
+    Config: ClassVar[type[PartConfig]] = AttentionConfig
+    paper: ClassVar[str] = "Wu et al.: NRMS (EMNLP 2019, D19-1671)"
+
+    def __init__(self, config: AttentionConfig, shape: Shape) -> None:
+        super().__init__()
+        size = shape.hidden_size
+        self.embed = TokenEmbedding(shape.vocabulary, config.embedding_size, config.dropout)
+        self.mix = SelfAttention(size=config.embedding_size, output_size=size, heads=config.heads)
+        self.dropout = nn.Dropout(config.dropout)
+        self.pool = AdditiveAttention(size, config.attention_size)
+
+    @classmethod
+    def recipe(cls, config: AttentionConfig, text: tuple[str, ...]) -> TokenRecipe:
+        """Tokens of the configured attributes, read as one sequence."""
+        return token_recipe(config, text)
+
+    @classmethod
+    def problems(cls, config: AttentionConfig, hidden_size: int) -> list[str]:
+        """The heads share the hidden size equally."""
+        return heads_problems(config.heads, hidden_size)
+
+    def forward(self, inputs: Tokens) -> Tensor:
+        """Self-attention over the tokens, then additive attention (NRMS, eqs. 1-4).
+
+        N items' tokens to `[N, D]`; the heads' outputs, joined, are D wide.
+        """
+        embedded = self.embed(inputs.ids, inputs.mask)
+        mixed = self.dropout(self.mix(embedded, inputs.mask))
+        return self.pool(mixed, inputs.mask)

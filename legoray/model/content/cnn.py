@@ -1,0 +1,55 @@
+"""`cnn`: local contexts of words by a convolution, pooled by attention (NAML, LSTUR)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from legoray.config import Positive
+from legoray.data.recipes import TokenRecipe, Tokens
+from legoray.model.base import ContentOperator, PartConfig, Shape
+from legoray.model.content.text import TextConfig, token_recipe
+from legoray.model.layers import AdditiveAttention, TokenEmbedding
+
+
+class CnnConfig(TextConfig):
+    """Settings of `cnn`."""
+
+    kernel_size: Positive = 3
+    filters: Positive | None = None  # hidden_size where it is not given
+    attention_size: Positive = 64
+
+
+class CnnOperator(ContentOperator):
+    """Token embeddings, dropout, convolution over tokens, ReLU, dropout, additive attention."""
+
+    Config: ClassVar[type[PartConfig]] = CnnConfig
+    paper: ClassVar[str] = "Wu et al.: NAML (IJCAI 2019, arXiv 1907.05576); LSTUR (P19-1033)"
+
+    def __init__(self, config: CnnConfig, shape: Shape) -> None:
+        super().__init__()
+        filters = config.filters or shape.hidden_size
+        same = filters == shape.hidden_size
+        self.embed = TokenEmbedding(shape.vocabulary, config.embedding_size, config.dropout)
+        self.convolve = nn.Conv1d(
+            config.embedding_size, filters, config.kernel_size, padding="same"
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.pool = AdditiveAttention(filters, config.attention_size)
+        self.project: nn.Module = nn.Identity() if same else nn.Linear(filters, shape.hidden_size)
+
+    @classmethod
+    def recipe(cls, config: CnnConfig, text: tuple[str, ...]) -> TokenRecipe:
+        """Tokens of the configured attributes, read as one sequence."""
+        return token_recipe(config, text)
+
+    def forward(self, inputs: Tokens) -> Tensor:
+        """`c_t = ReLU(F e_{t-k:t+k} + b)`, then additive attention over t (NAML, eqs. 1-5).
+
+        N items' tokens to `[N, D]`. Beyond a text's ends the convolution reads zeros.
+        """
+        embedded = self.embed(inputs.ids, inputs.mask)
+        contexts = torch.relu(self.convolve(embedded.transpose(1, 2))).transpose(1, 2)
+        return self.project(self.pool(self.dropout(contexts), inputs.mask))

@@ -1,0 +1,221 @@
+"""A model as a folder: weights as safetensors, everything else as JSON. No pickle.
+
+<folder>/model.safetensors   every parameter and buffer, frozen language models' weights aside
+<folder>/config.json         composition, sizes, recipe, checksum of the weights, what else is told
+<folder>/tokenizer.json ...  what is needed to read new text
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from legoray.config import ModelConfig, build
+from legoray.data.recipes import IdRecipe, Recipe, StateRecipe, TokenRecipe
+from legoray.errors import InputError, Problem
+from legoray.model.base import Shape
+from legoray.model.features import Features
+from legoray.model.recommender import Recommender, build_recommender
+
+FORMAT = 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PARTS = ("content", "behavior", "predictor")
+
+_RECIPES: dict[str, type] = {"id": IdRecipe, "tokens": TokenRecipe, "states": StateRecipe}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model read from its folder, in evaluation mode."""
+
+    recommender: Recommender
+    config: ModelConfig
+    shape: Shape
+    recipe: Recipe
+    extra: dict[str, Any]
+
+
+def save_model(
+    folder: Path,
+    recommender: Recommender,
+    *,
+    config: ModelConfig,
+    shape: Shape,
+    recipe: Recipe,
+    features: Features,
+    extra: dict[str, Any],
+) -> None:
+    """Write a model's folder, in place of an older one if there is one.
+
+    It is written under another name and moved into place: a folder of this name is always whole.
+
+    Args:
+        folder: where to.
+        recommender: whose weights.
+        config: what it was built from, and so were `shape` and `recipe`.
+        shape: see there.
+        recipe: see there.
+        features: asked to write what is needed to read new text.
+        extra: plain data to keep with it (metrics, protocol, titles).
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    _recover(folder)
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
+        temporary.chmod(0o755)
+        save_file(model_state(recommender), temporary / WEIGHTS)
+        features.save_assets(temporary)
+        content = {
+            "format": FORMAT,
+            "model": config.model_dump(),
+            "shape": asdict(shape),
+            "recipe": _recipe_to_json(recipe),
+            "sha256": _sha256(temporary / WEIGHTS),
+            "extra": extra,
+        }
+        (temporary / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        _swap(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(Problem(str(folder), f"cannot be written: {reason}")) from None
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """Read a model's folder; the model is on the CPU and in evaluation mode.
+
+    Raises:
+        InputError: the folder is missing, incomplete or damaged, or its parts cannot be had.
+    """
+    _recover(folder)
+    content = _read_config(folder)
+    try:
+        config = build(ModelConfig, content["model"])
+        shape = Shape(**content["shape"])
+        recipe = _recipe_from_json(content["recipe"])
+        checksum, extra = content["sha256"], content["extra"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder / CONFIG, f"{type(error).__name__} {error}") from None
+    weights = _read_weights(folder / WEIGHTS, checksum)
+    with torch.random.fork_rng(devices=[]):  # reading must not move anybody's random numbers
+        recommender = build_recommender(config, shape)
+    try:
+        load_state(recommender, weights)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise _damaged(folder / WEIGHTS, str(error).replace("\n", " ")) from None
+    return LoadedModel(recommender.eval(), config, shape, recipe, extra)
+
+
+def model_state(recommender: Recommender) -> dict[str, Tensor]:
+    """What must be kept of a model: all parameters and buffers, frozen language models' aside.
+
+    A part says what that is by a method `saved_state() -> dict[str, Tensor]`; by default it is its
+    whole state. The tensors are copies on the CPU, under `<part>.<name>`.
+    """
+    state: dict[str, Tensor] = {}
+    for name in PARTS:
+        part = getattr(recommender, name)
+        own = part.saved_state() if hasattr(part, "saved_state") else part.state_dict()
+        for key, value in own.items():
+            state[f"{name}.{key}"] = value.detach().to("cpu", copy=True).contiguous()
+    return state
+
+
+def load_state(recommender: Recommender, state: dict[str, Tensor]) -> None:
+    """Put back what `model_state` gave.
+
+    Raises:
+        RuntimeError: names or shapes are not this model's.
+    """
+    strange = [key for key in state if key.partition(".")[0] not in PARTS]
+    if strange:
+        raise RuntimeError(f"unexpected tensors: {', '.join(strange)}")
+    for name in PARTS:
+        part: nn.Module = getattr(recommender, name)
+        prefix = f"{name}."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        load = getattr(part, "load_saved_state", None) or part.load_state_dict
+        load(own)
+
+
+def _recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+    kind = next(name for name, cls in _RECIPES.items() if type(recipe) is cls)
+    return {"kind": kind, **asdict(recipe)}
+
+
+def _recipe_from_json(content: dict[str, Any]) -> Recipe:
+    own = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k != "kind"}
+    return _RECIPES[content["kind"]](**own)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        state = "is not a model's folder" if folder.is_dir() else "no such folder"
+        raise InputError(Problem(str(folder), f"{state}: it has no {CONFIG}")) from None
+    except (OSError, ValueError) as error:
+        raise _damaged(file, str(error)) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise _damaged(file, f"format {FORMAT} was expected")
+    return content
+
+
+def _read_weights(file: Path, checksum: str) -> dict[str, Tensor]:
+    try:
+        if _sha256(file) != checksum:
+            raise _damaged(file, "its checksum is another")
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(file, str(error)) from None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _damaged(file: Path, reason: str) -> InputError:
+    return InputError(Problem(str(file), f"is damaged: {reason}"))
+
+
+def _aside(folder: Path) -> Path:
+    """Where the older folder stands while the new one takes its place."""
+    return folder.parent / f".{folder.name}.old"
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    """Put a whole folder in another's place."""
+    old = _aside(folder)
+    if folder.exists():
+        folder.rename(old)
+    temporary.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _recover(folder: Path) -> None:
+    """Undo a swap that was cut off between its two moves."""
+    old = _aside(folder)
+    if not old.exists():
+        return
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.rename(folder)

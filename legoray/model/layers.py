@@ -1,0 +1,180 @@
+"""Small layers that several parts are made of. None of them lets padding or another row leak in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Activation = Literal["relu", "gelu", "tanh", "sigmoid", "prelu"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "prelu": nn.PReLU,
+}
+
+
+def zero_masked(values: Tensor, mask: Tensor) -> Tensor:
+    """`values [..., L, D]` with zeros where `mask [..., L]` is False, even over NaN."""
+    return values.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension where `mask` is True; 0 elsewhere.
+
+    Masked scores count as minus infinity. A row with nothing to attend to gives zeros, and a zero
+    gradient, instead of NaN.
+    """
+    empty = ~mask.any(dim=-1, keepdim=True)
+    filled = scores.masked_fill(~mask, float("-inf")).masked_fill(empty, 0.0)
+    return torch.softmax(filled, dim=-1).masked_fill(~mask, 0.0)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values [..., L, D]` over the L where `mask [..., L]`; zeros where there is none."""
+    count = mask.sum(dim=-1, keepdim=True).clamp(min=1)
+    return zero_masked(values, mask).sum(dim=-2) / count
+
+
+def masked_max(values: Tensor, mask: Tensor) -> Tensor:
+    """Maximum of `values [..., L, D]` over L where `mask [..., L]`; zeros where there is none."""
+    highest = values.masked_fill(~mask.unsqueeze(-1), float("-inf")).amax(dim=-2)
+    return highest.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)
+
+
+def activation_layer(name: Activation) -> nn.Module:
+    """A new layer of this activation function."""
+    return _ACTIVATIONS[name]()
+
+
+def heads_problems(heads: int, size: int) -> list[str]:
+    """What is wrong with splitting `size` among `heads`, with the nearest numbers that fit."""
+    if size % heads == 0:
+        return []
+    fitting = [n for n in range(1, size + 1) if size % n == 0]
+    close = sorted(sorted(fitting, key=lambda n: abs(n - heads))[:3])
+    return [f"heads {heads} do not divide hidden_size {size}; such as {close} would"]
+
+
+class AdditiveAttention(nn.Module):
+    """Pooling by a learned query (Bahdanau-style), as NAML and NRMS use it."""
+
+    def __init__(self, size: int, attention_size: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(size, attention_size)
+        self.query = nn.Linear(attention_size, 1, bias=False)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """`sum_i a_i v_i` with `a = softmax(q^T tanh(W v_i + b))` (NAML, eqs. 3-5).
+
+        Args:
+            values: `[..., L, D]`.
+            mask: `[..., L]`, True where there is something.
+
+        Returns:
+            `[..., D]`; zeros where a row is wholly masked.
+        """
+        values = zero_masked(values, mask)
+        scores = self.query(torch.tanh(self.project(values))).squeeze(-1)
+        weights = masked_softmax(scores, mask).to(values.dtype)
+        return (weights.unsqueeze(-2) @ values).squeeze(-2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over a sequence; the heads' outputs are joined as they are."""
+
+    def __init__(self, *, size: int, output_size: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(size, output_size)
+        # a key bias adds the same to all scores of a query, so it could never learn anything
+        self.key = nn.Linear(size, output_size, bias=False)
+        self.value = nn.Linear(size, output_size)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Per head `softmax(Q K^T / sqrt(d)) V`, heads concatenated (NRMS, eqs. 1-2).
+
+        Args:
+            values: `[N, L, size]`.
+            mask: `[N, L]`, True where there is something.
+
+        Returns:
+            `[N, L, output_size]`; rows under the mask hold something finite.
+        """
+        values = zero_masked(values, mask)
+        query, key, value = (
+            layer(values).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        # a wholly masked row attends everywhere (its result is never read) lest softmax give NaN
+        allowed = mask | ~mask.any(dim=-1, keepdim=True)
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=allowed[:, None, None, :],
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return mixed.transpose(1, 2).flatten(-2)
+
+
+class MLP(nn.Module):
+    """Linear, activation, dropout for each of `units`; then, if asked for, a last linear layer."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        units: Sequence[int],
+        output_size: int | None = None,
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+        output_bias: bool = True,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in units:
+            layers += [nn.Linear(size, width), activation_layer(activation), nn.Dropout(dropout)]
+            size = width
+        if output_size is not None:
+            layers.append(nn.Linear(size, output_size, bias=output_bias))
+            size = output_size
+        self.layers = nn.Sequential(*layers)
+        self.output_size = size
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`[..., size]` to `[..., output_size]`."""
+        return self.layers(values)
+
+
+class TokenEmbedding(nn.Module):
+    """Token ids to vectors; zeros under the mask. Token 0 is padding."""
+
+    def __init__(self, vocabulary: int, size: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.table = small_embedding(vocabulary, size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """`ids [N, L]`, `mask [N, L]` to `[N, L, size]`."""
+        return zero_masked(self.dropout(self.table(ids.masked_fill(~mask, 0))), mask)
+
+
+def small_embedding(rows: int, size: int) -> nn.Embedding:
+    """An embedding table whose vectors have about unit length, so that first scores are small.
+
+    Row 0 is padding: zeros, never trained.
+    """
+    table = nn.Embedding(rows, size, padding_idx=0)
+    with torch.no_grad():
+        table.weight.normal_(std=1 / math.sqrt(size))
+        table.weight[0].zero_()
+    return table

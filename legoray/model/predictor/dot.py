@@ -1,0 +1,28 @@
+"""`dot`: the inner product of user and item."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from legoray.model.base import ClickPredictor, PartConfig, Shape, UserKind, UserState
+
+
+class DotConfig(PartConfig):
+    """`dot` has no settings."""
+
+
+class DotPredictor(ClickPredictor):
+    """The inner product of the user vector and the item vector."""
+
+    Config: ClassVar[type[PartConfig]] = DotConfig
+    accepts: ClassVar[frozenset[UserKind]] = frozenset({"vector"})
+    paper: ClassVar[str] = "Wu et al.: NRMS (EMNLP 2019, D19-1671)"
+
+    def __init__(self, config: DotConfig, shape: Shape) -> None:
+        super().__init__()
+
+    def forward(self, user: UserState, candidates: Tensor) -> Tensor:
+        """`s = u^T c` (NRMS, eq. 9): `u [B, D]`, `c [B, K, D]` to `[B, K]`."""
+        return (candidates @ user.values.unsqueeze(-1)).squeeze(-1)

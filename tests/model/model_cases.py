@@ -1,0 +1,166 @@
+"""Every registered part with small settings, and the inputs that the contract suites feed them.
+
+A new part needs a row here: the suites and the sweep over all compositions take it from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from legoray.data.recipes import States, Tokens
+from legoray.model.base import Batch, Shape, UserState
+
+HIDDEN = 8
+TINY = "<tiny>"  # stands for the folder of the random language model
+
+ITEMS = [
+    {"title": "Rain floods the harbour town", "abstract": "Boats drift through the streets."},
+    {"title": "Striker scores twice", "abstract": "A late goal decides the cup final tonight."},
+    {"title": "", "abstract": ""},  # an item without any text
+    {"title": "Markets", "abstract": ""},
+    {"title": "Choir sings again after the long winter break in town", "abstract": "Songs."},
+    {"title": "", "abstract": "The cup stays in town."},
+    {"title": "Harbour boats score a late goal", "abstract": "Rain again."},
+    {"title": "Winter markets: the final streets", "abstract": "Songs drift through town tonight"},
+    {"title": "Goal!", "abstract": "Again and again and again the striker scores a late goal."},
+]
+N = len(ITEMS)
+
+CONTENT: dict[str, list[dict[str, Any]]] = {
+    "id": [{}, {"embedding_size": 6, "dropout": 0.2}],
+    "pooling": [
+        {"min_count": 1, "embedding_size": 6},
+        {"min_count": 1, "pool": "max", "combine": "concat"},
+        {"min_count": 1, "combine": "sum", "length": 4},
+    ],
+    "cnn": [{"min_count": 1}, {"min_count": 2, "filters": 6, "kernel_size": 4}],
+    "attention": [{"min_count": 1, "heads": 2, "embedding_size": 6}],
+    "llm": [{"model": TINY, "split": 1, "length": 16, "lora": {"rank": 2, "alpha": 4}}],
+}
+BEHAVIOR: dict[str, list[dict[str, Any]]] = {
+    "none": [{}],
+    "pooling": [{}, {"pool": "max"}],
+    "additive": [{"attention_size": 6}],
+    "attention": [{"heads": 2}],
+    "gru": [{}],
+}
+PREDICTOR: dict[str, list[dict[str, Any]]] = {
+    "dot": [{}],
+    "dnn": [{"units": [16]}, {"units": [12, 8], "activation": "prelu"}],
+    "dcn": [{"units": [12], "cross_layers": 2}],
+    "din": [{"units": [12], "attention_units": [12, 6]}, {"softmax": True, "units": [12]}],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One part with one choice of settings."""
+
+    kind: str
+    name: str
+    settings: dict[str, Any]
+
+    def config(self, tiny: str) -> dict[str, Any]:
+        """As it would stand in a YAML; `tiny` is the random language model's folder."""
+        filled = {k: tiny if v == TINY else v for k, v in self.settings.items()}
+        return {"name": self.name, **filled}
+
+
+def cases(kind: str) -> list[Any]:
+    """All rows of one kind, as pytest parameters."""
+    import pytest
+
+    table = {"content": CONTENT, "behavior": BEHAVIOR, "predictor": PREDICTOR}[kind]
+    return [
+        pytest.param(Case(kind, name, settings), id=f"{name}-{n}")
+        for name, rows in table.items()
+        for n, settings in enumerate(rows)
+    ]
+
+
+def first_case(kind: str, name: str) -> Case:
+    """The first row of a part."""
+    table = {"content": CONTENT, "behavior": BEHAVIOR, "predictor": PREDICTOR}[kind]
+    return Case(kind, name, table[name][0])
+
+
+def small_shape(**sizes: int) -> Shape:
+    return Shape(**{"hidden_size": HIDDEN, "item_count": N + 1, "max_history": 10, **sizes})
+
+
+def perturb(module: nn.Module) -> nn.Module:
+    """Move every trained weight a little, so that none sits at a special value such as zero."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return module
+
+
+def rows_of(inputs: Any, rows: torch.Tensor) -> Any:
+    """Some items of an item input."""
+    if isinstance(inputs, Tokens):
+        return Tokens(inputs.ids[rows], inputs.mask[rows], inputs.attribute[rows])
+    if isinstance(inputs, States):
+        return States(inputs.hidden[rows], inputs.mask[rows])
+    return inputs[rows]
+
+
+def with_garbage(inputs: Any, extra: int, vocabulary: int) -> Any:
+    """The same items, `extra` wider, and with nonsense wherever the mask is False."""
+    if isinstance(inputs, Tokens):
+        mask = nn.functional.pad(inputs.mask, (0, extra))
+        noise = torch.randint(1, vocabulary, mask.shape)
+        ids = torch.where(mask, nn.functional.pad(inputs.ids, (0, extra)), noise)
+        attribute = torch.where(mask, nn.functional.pad(inputs.attribute, (0, extra)), noise % 2)
+        return Tokens(ids, mask, attribute)
+    if isinstance(inputs, States):
+        mask = nn.functional.pad(inputs.mask, (0, extra))
+        hidden = nn.functional.pad(inputs.hidden, (0, 0, 0, extra))
+        noise = torch.randn(hidden.shape).to(hidden.dtype) * 50
+        return States(torch.where(mask[..., None], hidden, noise), mask)
+    return inputs
+
+
+def assert_gradients(module: nn.Module, loss: torch.Tensor) -> None:
+    """Backward reaches every trained weight and no frozen one."""
+    loss.backward()
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} got no gradient"
+            assert torch.isfinite(parameter.grad).all(), f"{name} got a broken gradient"
+            assert parameter.grad.abs().sum() > 0, f"{name} got a zero gradient"
+        else:
+            assert parameter.grad is None, f"{name} is frozen and got a gradient"
+
+
+def histories() -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors `[4, 5, D]` and a mask: full, short, empty, and with a hole."""
+    mask = torch.tensor(
+        [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, 0, 1, 1]], dtype=torch.bool
+    )
+    return torch.randn(4, 5, HIDDEN), mask
+
+
+def user_state(kind: str) -> UserState:
+    """Four users of a kind; the last one of a sequence has no history."""
+    if kind == "sequence":
+        values, mask = histories()
+        return UserState("sequence", values, mask)
+    if kind == "interests":
+        return UserState("interests", torch.randn(4, 3, HIDDEN))
+    return UserState("vector", torch.randn(4, HIDDEN))
+
+
+def batch_of(features: Any, items: torch.Tensor) -> Batch:
+    """Four users and three candidates each over `items`; the third user has no history."""
+    count = len(items)
+    history = torch.tensor([[1, 2, 3, 4], [count, 1, 0, 0], [0, 0, 0, 0], [2, 2, count, 0]])
+    candidates = torch.tensor([[1, 3, count], [2, 4, 1], [3, 1, 2], [count, 1, 4]])
+    labels = torch.zeros(4, 3)
+    labels[:, 0] = 1
+    return Batch(features.gather(items), history, candidates, labels)

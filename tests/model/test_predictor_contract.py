@@ -1,0 +1,72 @@
+"""What every click predictor must keep, whatever it computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from model_cases import HIDDEN, assert_gradients, cases, perturb, small_shape, user_state
+
+from legoray.model.base import ClickPredictor, UserState
+from legoray.model.registry import PREDICTOR, parse_part
+
+
+@pytest.fixture(params=cases("predictor"))
+def predictor(request):
+    part, config = parse_part("predictor", request.param.config(""))
+    return perturb(part(config, small_shape())).eval()
+
+
+@pytest.fixture
+def states(predictor):
+    """One batch of users of each kind that the predictor accepts."""
+    return [user_state(kind) for kind in sorted(predictor.accepts)]
+
+
+def test_every_registered_predictor_has_a_case():
+    assert {case.values[0].name for case in cases("predictor")} == set(PREDICTOR)
+
+
+def test_it_gives_one_finite_score_per_candidate(predictor, states):
+    assert isinstance(predictor, ClickPredictor)
+    for user in states:
+        for count in (1, 3):
+            scores = predictor(user, torch.randn(4, count, HIDDEN))
+            assert scores.shape == (4, count)
+            assert torch.isfinite(scores).all()
+
+
+def test_a_candidate_does_not_depend_on_the_others(predictor, states):
+    candidates = torch.randn(4, 3, HIDDEN)
+    for user in states:
+        together = predictor(user, candidates)
+        alone = torch.cat([predictor(user, candidates[:, k : k + 1]) for k in range(3)], dim=1)
+        torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
+
+
+def test_a_user_does_not_depend_on_the_others(predictor, states):
+    candidates = torch.randn(4, 3, HIDDEN)
+    for user in states:
+        together = predictor(user, candidates)
+        alone = [predictor(user.select(torch.tensor([b])), candidates[b : b + 1]) for b in range(4)]
+        torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_under_a_sequence_s_mask_matters(predictor, states):
+    candidates = torch.randn(4, 3, HIDDEN)
+    for user in states:
+        if user.mask is None:
+            continue
+        noisy = torch.where(user.mask[..., None], user.values, torch.tensor(float("nan")))
+        wide = torch.cat([noisy, torch.randn(4, 2, HIDDEN)], dim=1)
+        wide_mask = torch.cat([user.mask, torch.zeros(4, 2, dtype=torch.bool)], dim=1)
+        found = predictor(UserState("sequence", wide, wide_mask), candidates)
+        torch.testing.assert_close(found, predictor(user, candidates), atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_reaches_every_weight(predictor, states):
+    for user in states:
+        predictor.zero_grad()
+        candidates = torch.randn(4, 3, HIDDEN, requires_grad=True)
+        scores = predictor(user, candidates)
+        assert_gradients(predictor, (scores * torch.randn_like(scores)).sum())
+        assert torch.isfinite(candidates.grad).all()
