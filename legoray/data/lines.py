@@ -1,0 +1,151 @@
+"""Big text files, read in blocks of whole lines and split into fields by whole-array operations.
+
+Blocks are cut by byte ranges alone, so that any worker reads any block without the others. A line
+belongs to the block in which it begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+BLOCK_BYTES = 16 << 20
+
+# What a parsed row carries besides its values: where it stood, and what is wrong with it.
+PLACE = ("block", "line", "problem")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Bytes `start` to `end` of a text file."""
+
+    path: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a line is cut into fields. There is no quoting: a quote is a character as any other."""
+
+    fields: tuple[str, ...]
+    separator: str
+    separator_name: str
+    encoding: str = "utf-8"
+
+
+def blocks_of(path: Path, size: int = BLOCK_BYTES) -> list[Block]:
+    """The blocks of a file, in order."""
+    total = path.stat().st_size
+    return [Block(str(path), at, min(at + size, total)) for at in range(0, total, size)]
+
+
+def read_block(block: Block) -> tuple[bytes, int]:
+    """The whole lines that begin within a block, and the offset of the first in the file."""
+    with Path(block.path).open("rb") as file:
+        if block.start:
+            file.seek(block.start - 1)
+            file.readline()
+        begin = file.tell()
+        data = file.read(block.end - begin) if begin < block.end else b""
+        if data and not data.endswith(b"\n"):
+            data += file.readline()
+    return data, begin
+
+
+def line_number(path: str | Path, offset: int, line: int) -> int:
+    """The number in the file, from 1, of the `line`-th line (from 0) after a byte offset."""
+    count, left = 0, offset
+    with Path(path).open("rb") as file:
+        while left and (piece := file.read(min(left, BLOCK_BYTES))):
+            count += piece.count(b"\n")
+            left -= len(piece)
+    return count + line + 1
+
+
+def read_fields(block: Block, layout: Layout) -> pa.Table:
+    """The block's lines as one string column per field, and the columns of `PLACE`.
+
+    A row whose `problem` is not null holds nulls in its fields. Blank lines are no rows.
+    """
+    data, begin = read_block(block)
+    lines, undecodable = _lines_of(data, layout.encoding, first=begin == 0)
+    number = np.flatnonzero(pc.not_equal(lines, "").to_numpy(zero_copy_only=False))
+    lines = lines.take(pa.array(number))
+    parts = pc.split_pattern(lines, pattern=layout.separator)
+    count = pc.list_value_length(parts)
+    width = len(layout.fields)
+    problem = pc.if_else(
+        pc.equal(count, width), pa.scalar(None, pa.string()), _count_message(count, layout)
+    )
+    if len(undecodable):
+        broken = pa.array(np.isin(number, undecodable))
+        problem = pc.if_else(broken, f"is not {layout.encoding.upper()} text", problem)
+    columns = _columns(parts, pc.is_null(problem).to_numpy(zero_copy_only=False), width)
+    place = {
+        "block": pa.array(np.full(len(lines), begin, np.int64)),
+        "line": pa.array(number.astype(np.int32)),
+        "problem": problem,
+    }
+    return pa.table({**dict(zip(layout.fields, columns, strict=True)), **place})
+
+
+def mark(table: pa.Table, bad: pa.Array | pa.ChunkedArray, message: str, column: str) -> pa.Table:
+    """Note a problem for the rows where `bad` is true and none was noted before.
+
+    `message` may hold `{value}`, which becomes the row's value in `column`.
+    """
+    problem = table["problem"]
+    new = pc.and_(pc.fill_null(bad, False), pc.is_null(problem))
+    if not pc.any(new).as_py():
+        return table
+    before, _, after = message.partition("{value}")
+    value = pc.fill_null(table[column].cast(pa.string()), "")
+    text = pc.binary_join_element_wise(before, value, after, "") if after else pa.scalar(message)
+    position = table.schema.get_field_index("problem")
+    return table.set_column(position, "problem", pc.if_else(new, text, problem))
+
+
+def _lines_of(data: bytes, encoding: str, *, first: bool) -> tuple[pa.Array, NDArray[np.int64]]:
+    """All lines as strings, and the numbers of those that are not text in this encoding."""
+    if first and encoding == "utf-8":
+        data = data.removeprefix(b"\xef\xbb\xbf")
+    data = data.replace(b"\r\n", b"\n")
+    undecodable: list[int] = []
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        pieces = enumerate(data.split(b"\n"))
+        undecodable = [at for at, piece in pieces if not _decodes(piece, encoding)]
+        text = data.decode(encoding, errors="replace")
+    lines = pc.split_pattern(pa.array([text], pa.large_string()), pattern="\n").values
+    return lines.cast(pa.string()), np.array(undecodable, np.int64)
+
+
+def _decodes(piece: bytes, encoding: str) -> bool:
+    try:
+        piece.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _count_message(count: pa.Array, layout: Layout) -> pa.Array:
+    expected = f"expected {len(layout.fields)} separated by {layout.separator_name}: " + ", ".join(
+        layout.fields
+    )
+    noun = pc.if_else(pc.equal(count, 1), " field, ", " fields, ")
+    return pc.binary_join_element_wise("has ", count.cast(pa.string()), noun, expected, "")
+
+
+def _columns(parts: pa.ListArray, good: NDArray[np.bool_], width: int) -> list[pa.Array]:
+    """Field j of every good row; null where a row is bad."""
+    start = parts.offsets.to_numpy()[:-1].astype(np.int64)
+    return [
+        parts.values.take(pa.array(np.where(good, start + j, 0), mask=~good)) for j in range(width)
+    ]

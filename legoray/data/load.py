@@ -1,0 +1,222 @@
+"""Prepared tables -> arrays. Nothing here loops over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from legoray.data.corpus import Corpus, Split
+from legoray.data.ragged import flat, offsets_of, rows_of
+from legoray.data.schema import HISTORIES, INTERACTIONS, SCHEMA_VERSION, SPLITS, Manifest
+from legoray.errors import InputError, Problem, unknown
+from legoray.records import read_json
+
+if TYPE_CHECKING:
+    import ray
+
+ReadFiles = Callable[[list[Path], list[str]], list[pa.Table]]
+
+RAY_BYTES = 256 << 20  # tables of this size are read by Ray Data in `load_corpus_ray`
+_AGAIN = "run `legoray prepare` on the data set again"
+
+
+def read_manifest(tables: Path) -> Manifest:
+    """The manifest of prepared tables.
+
+    Raises:
+        InputError: there is none, it is damaged, or another version of LegoRay wrote it.
+    """
+    path = tables / "manifest.json"
+    if not path.exists():
+        raise InputError(Problem(str(tables), "is not a prepared data set", _AGAIN))
+    manifest = read_json(path, Manifest)
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise InputError(
+            Problem(
+                str(path),
+                f"has schema version {manifest.schema_version}, expected {SCHEMA_VERSION}",
+                _AGAIN,
+            )
+        )
+    return manifest
+
+
+def load_items(tables: Path, columns: list[str] | None = None) -> pa.Table:
+    """The items, sorted by item_id: row i is item i + 1.
+
+    Args:
+        tables: folder of prepared tables.
+        columns: what to read besides nothing; all columns where it is not given.
+
+    Raises:
+        InputError: a column does not exist, or a file is missing or damaged.
+    """
+    manifest = read_manifest(tables)
+    known = ["item_id", "key", *manifest.attributes]
+    for name in columns or []:
+        if name not in known:
+            raise InputError(unknown("item attribute", name, known, str(tables)))
+    wanted = known if columns is None else columns
+    read = read_files(_files(tables, manifest, "items"), list(dict.fromkeys(["item_id", *wanted])))
+    table = pa.concat_tables(read)
+    expected = np.arange(1, manifest.counts["items"] + 1)
+    if not np.array_equal(table["item_id"].to_numpy(), expected):
+        raise InputError(_damaged(tables / "items", "its rows are not items 1 to N"))
+    return table.select(wanted)
+
+
+def load_corpus(tables: Path) -> Corpus:
+    """Histories and splits as flat arrays.
+
+    Raises:
+        InputError: the tables are missing or damaged.
+    """
+    return _corpus(tables, read_files)
+
+
+def load_corpus_ray(tables: Path) -> ray.ObjectRef[Corpus]:
+    """The corpus in Ray's object store: workers `ray.get` it without copying.
+
+    A remote task makes the arrays, so that the driver never holds them; where the tables are big it
+    reads the shards in parallel by Ray Data.
+    """
+    from legoray.rayinit import ensure_ray
+
+    ensure_ray()
+    import ray
+
+    manifest = read_manifest(tables)
+    for name in manifest.files:
+        _footer(tables / name)
+    task = ray.remote(num_cpus=0)(_load_in_task)
+    reference: ray.ObjectRef[Corpus] = task.remote(str(tables))
+    return reference
+
+
+def _load_in_task(tables: str) -> Corpus:
+    folder = Path(tables)
+    size = sum((folder / name).stat().st_size for name in read_manifest(folder).files)
+    return _corpus(folder, _read_by_ray if size >= RAY_BYTES else read_files)
+
+
+def read_files(paths: list[Path], columns: list[str]) -> list[pa.Table]:
+    """Each Parquet file as a table, in this process.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    return [_read_file(path, columns) for path in paths]
+
+
+def _read_by_ray(paths: list[Path], columns: list[str]) -> list[pa.Table]:
+    """The same by Ray Data: one block per file, in order."""
+    import ray
+
+    from legoray.data.engine import ray_data
+
+    rows = [{"path": str(path)} for path in paths]
+    data = ray_data().from_items(rows, override_num_blocks=len(rows))
+    tables = data.map_batches(
+        _read_batch, batch_size=1, batch_format="pyarrow", fn_kwargs={"columns": columns}
+    )
+    return ray.get(tables.materialize().to_arrow_refs())
+
+
+def _read_batch(batch: pa.Table, columns: list[str]) -> pa.Table:
+    return _read_file(Path(batch["path"][0].as_py()), columns)
+
+
+def _corpus(tables: Path, read: ReadFiles) -> Corpus:
+    manifest = read_manifest(tables)
+    histories = pa.concat_tables(read(_files(tables, manifest, "histories"), HISTORIES.names))
+    offsets, items = flat(histories["items"], np.int32)
+    if len(histories) != manifest.counts["histories"]:
+        raise InputError(_damaged(tables / "histories", "rows are missing"))
+    users = histories["user"].to_numpy()
+    names = [name for name in SPLITS if name in manifest.labeled]
+    splits = {name: _split(tables, name, manifest, read, users) for name in names}
+    return Corpus(
+        name=manifest.name,
+        fingerprint=manifest.fingerprint,
+        item_count=manifest.counts["items"] + 1,
+        history_items=items,
+        history_offsets=offsets,
+        splits=splits,
+        group=manifest.group,
+        protocol=dict(manifest.protocol),
+    )
+
+
+def _split(
+    tables: Path, name: str, manifest: Manifest, read: ReadFiles, users: np.ndarray
+) -> Split:
+    folder = f"interactions/{name}"
+    rows = pa.concat_tables(read(_files(tables, manifest, folder), INTERACTIONS.names))
+    if len(rows) != manifest.counts[f"rows/{name}"]:
+        raise InputError(_damaged(tables / folder, "rows are missing"))
+    column = {field: rows[field].to_numpy() for field in INTERACTIONS.names}
+    identity = column["impression_id"]
+    starts = np.flatnonzero(np.append(True, identity[1:] != identity[:-1])[: len(identity)])
+    counts = np.diff(np.append(starts, len(identity)))
+    item, label = _clicks_first(column["item_id"], column["label"], offsets_of(counts))
+    history = column["history_id"][starts]
+    return Split(
+        impression=identity[starts],
+        history=history,
+        history_end=column["history_end"][starts],
+        user=users[history],
+        time=column["time"][starts],
+        offsets=offsets_of(counts),
+        clicks=np.add.reduceat(label, starts, dtype=np.int32) if len(starts) else starts,
+        item=item,
+        label=label,
+        labeled=manifest.labeled[name],
+    )
+
+
+def _clicks_first(item: Any, label: Any, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows with clicks first in each impression; tables that LegoRay wrote have them so already."""
+    rising = label[1:] > label[:-1]
+    rising[offsets[1:-1] - 1] = False
+    if not rising.any():
+        return item, label
+    order = np.lexsort((-label, rows_of(offsets)))
+    return item[order], label[order]
+
+
+def _files(tables: Path, manifest: Manifest, folder: str) -> list[Path]:
+    return [tables / name for name in sorted(manifest.files) if name.startswith(f"{folder}/")]
+
+
+def _read_file(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        # One thread of decoding per file: whoever wants more reads several files at once.
+        return pq.ParquetFile(path).read(columns=columns)
+    except FileNotFoundError:
+        raise InputError(_damaged(path, "is missing")) from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(_damaged(path, str(error).splitlines()[0])) from None
+
+
+def _footer(path: Path) -> None:
+    if not intact(path):
+        raise InputError(_damaged(path, "is missing or cut short"))
+
+
+def intact(path: Path) -> bool:
+    """Whether a Parquet file is there with its last bytes, which are written last."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-4, 2)
+            return file.read() == b"PAR1"
+    except OSError:
+        return False
+
+
+def _damaged(path: Path, why: str) -> Problem:
+    return Problem(str(path), f"prepared table is damaged: {why}", _AGAIN)

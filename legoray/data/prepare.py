@@ -1,0 +1,261 @@
+"""Raw files -> prepared tables, wholly or not at all.
+
+    <home>/tables/<name>-<hash>/            the tables, moved into place when they are whole
+    <home>/tables/.<name>-<hash>.partial/   the work of a preparation that was not finished
+    <home>/tables/.<name>-<hash>.lock       held by the process that prepares
+
+Called again, it compares the raw files' sizes and times with the manifest and does nothing else.
+Neither torch nor Ray is imported on that way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from legoray.config import DatasetConfig, build, expand, home, read_dataset
+from legoray.data.files import RawFolder
+from legoray.data.fingerprint import hash_parts, sha256_file
+from legoray.data.load import intact
+from legoray.data.processors import processor_class
+from legoray.data.schema import SCHEMA_VERSION, SPLITS, Manifest, SourceFile
+from legoray.errors import InputError, Problem, unknown
+from legoray.records import digest, read_json, write_json
+from legoray.yamlfile import Document
+
+if TYPE_CHECKING:
+    from legoray.data.processors.base import Processor, Sources
+    from legoray.data.stages import Facts
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Where the tables lie, what they hold, and whether this call made them."""
+
+    tables: Path
+    manifest: Manifest
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A data set's YAML, understood."""
+
+    config: DatasetConfig
+    document: Document
+    processor: Processor
+    raw: Path
+    sources: Sources
+    config_hash: str
+    tables: Path
+
+
+def prepare(dataset: Path, *, say: Say) -> Prepared:
+    """Make the tables of a `datasets/*.yaml`, unless they are there and the raw files unchanged.
+
+    Args:
+        dataset: the YAML file.
+        say: takes one line at a time of what is going on.
+
+    Raises:
+        InputError: the YAML, the raw files or the folder for the tables are not as they must be.
+    """
+    plan = _plan(Path(dataset))
+    found = _existing(plan)
+    if found:
+        return Prepared(plan.tables, found, fresh=False)
+    try:
+        plan.tables.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(plan, say):
+            found = _existing(plan)
+            manifest = found or _make(plan, say)
+    except OSError as error:
+        where = str(error.filename or plan.tables.parent)
+        raise InputError(
+            Problem(where, f"cannot be written: {error.strerror}", "LEGORAY_HOME names the folder")
+        ) from error
+    return Prepared(plan.tables, manifest, fresh=found is None)
+
+
+def _plan(dataset: Path) -> _Plan:
+    config, document = read_dataset(dataset)
+    cls = processor_class(config.processor, document.where(("processor",)))
+    options: Any = build(cls.Options, config.options, document, ("options",))
+    where = document.where(("path",))
+    raw = RawFolder(expand(config.path, document.path.parent, where), where, config.get)
+    processor = cls(options)
+    sources = processor.sources(raw) if raw.exists() else {}
+    raw.check()
+    content = {
+        "schema": SCHEMA_VERSION,
+        "processor": config.processor,
+        "version": cls.version,
+        "name": config.name,
+        "options": options.model_dump(mode="json"),
+        "on_bad_row": config.on_bad_row,
+    }
+    config_hash = digest(content)
+    tables = home() / "tables" / f"{config.name}-{config_hash[:8]}"
+    return _Plan(config, document, processor, raw.path, sources, config_hash, tables)
+
+
+def _existing(plan: _Plan) -> Manifest | None:
+    """The manifest of tables that were made from these very files, with what the YAML adds."""
+    path = plan.tables / "manifest.json"
+    if not path.exists():
+        return None
+    try:
+        manifest = read_json(path, Manifest)
+    except InputError:
+        return None
+    if manifest.schema_version != SCHEMA_VERSION or manifest.config_hash != plan.config_hash:
+        return None
+    if not all(intact(plan.tables / name) for name in manifest.files):
+        return None
+    sources = _same_sources(plan, manifest.sources)
+    if sources is None:
+        return None
+    described = manifest.model_copy(update={**_described(plan, manifest), "sources": sources})
+    if described != manifest:
+        write_json(path, described)
+    return described
+
+
+def _same_sources(plan: _Plan, known: list[SourceFile]) -> list[SourceFile] | None:
+    """The sources as they are now if their content is as it was, else None."""
+    before = {source.path: source for source in known}
+    now = []
+    for path in dict.fromkeys(plan.sources.values()):
+        old = before.pop(os.path.relpath(path, plan.raw), None)
+        state = path.stat()
+        if old is None or old.size != state.st_size:
+            return None
+        if old.mtime_ns != state.st_mtime_ns:
+            if sha256_file(path) != old.sha256:
+                return None
+            old = old.model_copy(update={"mtime_ns": state.st_mtime_ns})
+        now.append(old)
+    return None if before else now
+
+
+def _described(plan: _Plan, manifest: Manifest) -> dict[str, Any]:
+    """What the YAML says of tables without changing their content."""
+    config = plan.config
+    text = config.text or list(plan.processor.default_text) or manifest.attributes
+    for index, name in enumerate(text):
+        if name not in manifest.attributes:
+            where = plan.document.where(("text", index))
+            raise InputError(unknown("item attribute", name, manifest.attributes, where))
+    return {
+        "title": config.title,
+        "synthetic": config.synthetic,
+        "text": text,
+        "group": config.group,
+        "max_history": config.max_history,
+        "protocol": {**manifest.protocol, "group": config.group},
+    }
+
+
+def _make(plan: _Plan, say: Say) -> Manifest:
+    from legoray.data.badrows import BadRows
+    from legoray.data.engine import pick_engine
+    from legoray.data.processors.base import Run
+    from legoray.data.stages import Stages
+
+    sources = [_source(path, plan.raw) for path in dict.fromkeys(plan.sources.values())]
+    total = sum(source.size for source in sources)
+    stamp = hash_parts({"config": plan.config_hash, "files": [[s.path, s.sha256] for s in sources]})
+    work = plan.tables.with_name(f".{plan.tables.name}.partial")
+    stages = Stages(work, stamp, say)
+    again = "going on with" if stages.done() else "preparing"
+    say(f"{again} {plan.config.name}: {total / 1e6:.1f} MB of raw files in {plan.raw}")
+    bad_rows = BadRows(plan.config.on_bad_row, say)
+    plan.processor.process(Run(plan.sources, stages, pick_engine(total), bad_rows, say))
+    manifest = _manifest(plan, sources, stages.total(), work)
+    write_json(work / "manifest.json", manifest)
+    _move(work, plan.tables)
+    _tell(manifest, say)
+    return manifest
+
+
+def _source(path: Path, raw: Path) -> SourceFile:
+    state = path.stat()
+    return SourceFile(
+        path=os.path.relpath(path, raw),
+        size=state.st_size,
+        mtime_ns=state.st_mtime_ns,
+        sha256=sha256_file(path),
+    )
+
+
+def _manifest(plan: _Plan, sources: list[SourceFile], facts: Facts, work: Path) -> Manifest:
+    splits = [name for name in SPLITS if f"rows/{name}" in facts.counts]
+    tables = ("items", "users", "histories", "interactions")
+    files = [
+        str(p.relative_to(work)) for t in tables for p in sorted((work / t).rglob("*.parquet"))
+    ]
+    labeled = {name: facts.labeled[name] for name in splits}
+    content = {"hashes": facts.hashes, "labeled": labeled, "attributes": facts.attributes}
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=plan.config.name,
+        title="",
+        synthetic=False,
+        processor=plan.config.processor,
+        config_hash=plan.config_hash,
+        fingerprint=hash_parts(content),
+        attributes=facts.attributes,
+        text=[],
+        group="impression",
+        max_history=1,
+        labeled=labeled,
+        counts=facts.counts,
+        dropped=facts.dropped,
+        protocol=facts.protocol,
+        sources=sources,
+        files=files,
+    )
+    return manifest.model_copy(update=_described(plan, manifest))
+
+
+def _move(work: Path, tables: Path) -> None:
+    """Put whole tables in their place. Killed in between, the next run finds all stages done."""
+    old = tables.with_name(f".{tables.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if tables.exists():
+        tables.rename(old)
+    work.rename(tables)
+    for rest in (old, tables / "scratch", tables / "stages", tables / "unfinished"):
+        shutil.rmtree(rest, ignore_errors=True)
+    (tables / "stamp.json").unlink(missing_ok=True)
+
+
+def _tell(manifest: Manifest, say: Say) -> None:
+    counts = manifest.counts
+    say(f"{counts['items']} items, {counts['users']} users, {counts['histories']} histories")
+    for split, labeled in manifest.labeled.items():
+        clicks = f"{counts[f'clicks/{split}']} clicks" if labeled else "unlabeled"
+        rows = f"{counts[f'rows/{split}']} candidates, {clicks}"
+        say(f"{split}: {counts[f'impressions/{split}']} impressions, {rows}")
+    for reason, count in sorted(manifest.dropped.items()):
+        say(f"left out: {count} {reason.replace('_', ' ').replace('/', ' in ', 1)}")
+
+
+@contextmanager
+def _lock(plan: _Plan, say: Say) -> Iterator[None]:
+    """One process at a time prepares these tables; the kernel lets go when it dies."""
+    with plan.tables.with_name(f".{plan.tables.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process is preparing {plan.config.name}: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

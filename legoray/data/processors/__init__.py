@@ -1,0 +1,27 @@
+"""The processors by name. A new family is one file here and one line in this table."""
+
+from __future__ import annotations
+
+import importlib
+
+from legoray.data.processors.base import Processor
+from legoray.errors import InputError, unknown
+
+PROCESSORS = {
+    "mind": "legoray.data.processors.mind:Mind",
+    "movielens": "legoray.data.processors.movielens:MovieLens",
+    "own": "legoray.data.processors.own:Own",
+}
+
+
+def processor_class(name: str, where: str = "") -> type[Processor]:
+    """The processor of a name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in PROCESSORS:
+        raise InputError(unknown("processor", name, list(PROCESSORS), where))
+    module, _, attribute = PROCESSORS[name].partition(":")
+    found: type[Processor] = getattr(importlib.import_module(module), attribute)
+    return found

@@ -1,0 +1,64 @@
+"""What a processor is: the reader of one family of raw files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from legoray.config import Strict
+from legoray.data.badrows import BadRows
+from legoray.data.engine import Engine
+from legoray.data.files import RawFolder
+from legoray.data.stages import Stages
+
+Sources = dict[str, Path]  # what a file is for -> the file
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a processor works with."""
+
+    sources: Sources
+    stages: Stages
+    engine: Engine
+    bad_rows: BadRows
+    say: Callable[[str], None]
+
+    def parse(self, parse: Any, blocks: list[Any], path: Path) -> pa.Table:
+        """All blocks of a file parsed, its bad rows refused or left out."""
+        return pa.concat_tables(
+            [self.bad_rows.good(table, path) for table in self.engine.map(parse, blocks)]
+        ).combine_chunks()
+
+
+class Processor(ABC):
+    """Raw files -> tables. One file per family; the explicit table is in `__init__`."""
+
+    Options: ClassVar[type[Strict]]
+    version: ClassVar[int] = 1  # goes up when the same files would give other tables
+    default_text: ClassVar[tuple[str, ...]] = ()  # empty: all attributes
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def sources(self, raw: RawFolder) -> Sources:
+        """The raw files; problems are noted in `raw`."""
+
+    @abstractmethod
+    def process(self, run: Run) -> None:
+        """Run the stages: items, users, histories and interactions of each split."""
+
+
+def number_keys(keys: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Distinct keys in order of their first appearance, and for each row its key's number."""
+    if isinstance(keys, pa.ChunkedArray):
+        keys = keys.combine_chunks()
+    coded = keys.dictionary_encode()
+    return coded.dictionary, coded.indices.to_numpy(zero_copy_only=False).astype(np.int32)

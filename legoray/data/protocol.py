@@ -1,0 +1,141 @@
+"""Rules that decide what a number measures: temporal splits and sampled negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from legoray.data.corpus import Int32, Int64
+from legoray.data.ragged import offsets_of
+from legoray.errors import InputError, Problem
+
+CHUNK = 1 << 18  # clicks sampled at once; part of the rule, since each chunk has its own seed
+ROUNDS = 40
+
+
+def temporal_split(time: Int64, shares: list[float]) -> list[Int64]:
+    """Positions of the interactions of each period, earliest period first.
+
+    A period holds the given share of the interactions, but for those that happened at the same
+    second as its end: they all belong to the later period, so that no period overlaps another.
+
+    Raises:
+        InputError: a period would be empty.
+    """
+    ends = np.cumsum(shares)[:-1]
+    ordered = np.sort(time)
+    at = np.minimum((ends * len(time)).round().astype(np.int64), max(len(time) - 1, 0))
+    period = np.searchsorted(ordered[at], time, side="right") if len(time) else time
+    parts = [np.flatnonzero(period == number) for number in range(len(shares))]
+    if any(len(part) == 0 for part in parts):
+        sizes = ", ".join(str(len(part)) for part in parts)
+        raise InputError(
+            Problem(
+                "temporal split",
+                f"a period is empty: {len(time)} interactions at {len(np.unique(time))} different "
+                f"times were split by {shares} into {sizes}",
+                "give more data, other shares, or true times",
+            )
+        )
+    return parts
+
+
+@dataclass(frozen=True)
+class NegativeRule:
+    """How many negatives a click gets, from what pool and how."""
+
+    count: int
+    by: Literal["uniform", "popularity"]
+    seed: int
+
+    def protocol(self) -> dict[str, str | int | float | bool]:
+        how = {
+            "uniform": "uniformly",
+            "popularity": "in proportion to the item's clicks in the train period, plus one",
+        }[self.by]
+        return {
+            "negatives": f"{self.count} per click, sampled {how}, without repeats, from the items "
+            "that somebody had rated at or before the click's time and that the user never liked "
+            "(at any time)",
+            "negatives_seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Items in order of their first rating: what a negative may be at a time is a prefix."""
+
+    item: Int32  # [P] in order of `since`
+    since: Int64  # [P] when somebody first rated it
+    liked: Int64  # sorted codes user * stride + item of all likes
+    stride: int
+    weight: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # [P] by popularity
+
+    def sample(self, rule: NegativeRule, split: int, user: Int32, time: Int64) -> Sampled:
+        """Negatives of each click. The same rule and clicks give the same negatives anywhere."""
+        parts = [
+            self._chunk(
+                rule, split, start // CHUNK, user[start : start + CHUNK], time[start:][:CHUNK]
+            )
+            for start in range(0, max(len(user), 1), CHUNK)
+        ]
+        count = np.concatenate([part.count for part in parts])
+        return Sampled(np.concatenate([part.item for part in parts]), count)
+
+    def _chunk(
+        self, rule: NegativeRule, split: int, chunk: int, user: Int32, time: Int64
+    ) -> Sampled:
+        """Draw, throw away what may not be, draw again for what is missing."""
+        random = np.random.Generator(np.random.PCG64([rule.seed, split, chunk]))
+        prefix = np.searchsorted(self.since, time, side="right")
+        mass = np.append(0.0, np.cumsum(self.weight)) if rule.by == "popularity" else None
+        codes = np.zeros(0, np.int64)  # click * stride + item, sorted
+        missing = np.where(prefix > 0, rule.count, 0)
+        for _ in range(ROUNDS):
+            click = np.repeat(np.arange(len(user)), missing)
+            if not len(click):
+                break
+            drawn = self._draw(random.random(len(click)), prefix[click], mass)
+            liked = _contains(self.liked, user[click].astype(np.int64) * self.stride + drawn)
+            fresh = click[~liked] * self.stride + drawn[~liked]
+            codes = np.union1d(codes, fresh)
+            missing = np.where(prefix > 0, rule.count, 0) - _per_click(codes, self, len(user))
+        return Sampled((codes % self.stride).astype(np.int32), _per_click(codes, self, len(user)))
+
+    def _draw(
+        self, uniform: NDArray[np.float64], prefix: Int64, mass: NDArray[np.float64] | None
+    ) -> Int64:
+        """One item of each prefix: `prefix` items long, by weight where there is a `mass`."""
+        if mass is None:
+            at = (uniform * prefix).astype(np.int64)
+        else:
+            at = np.searchsorted(mass, uniform * mass[prefix], side="right") - 1
+        return self.item[np.minimum(at, prefix - 1)].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Negatives of all clicks one after another, and how many each click has."""
+
+    item: Int32
+    count: Int64
+
+    @property
+    def offsets(self) -> Int64:
+        return offsets_of(self.count)
+
+
+def _per_click(codes: Int64, pool: Pool, clicks: int) -> Int64:
+    return np.bincount(codes // pool.stride, minlength=clicks)
+
+
+def _contains(ordered: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values stand in a sorted array."""
+    if not len(ordered):
+        return np.zeros(len(values), bool)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    found: NDArray[np.bool_] = ordered[at] == values
+    return found

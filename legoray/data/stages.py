@@ -1,0 +1,89 @@
+"""Stages of a preparation: each is done wholly or not at all, and a done one is never redone.
+
+A stage writes its folders under a temporary name; they are moved into place, and only then is its
+marker written. What has no marker is thrown away when the preparation is run again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import Field
+
+from legoray.config import Strict
+from legoray.records import read_json, write_json
+
+
+class Facts(Strict):
+    """What a stage reports for the manifest."""
+
+    counts: dict[str, int] = Field(default_factory=dict)
+    dropped: dict[str, int] = Field(default_factory=dict)
+    protocol: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    labeled: dict[str, bool] = Field(default_factory=dict)
+    attributes: list[str] = Field(default_factory=list)
+    hashes: dict[str, str] = Field(default_factory=dict)  # of the content, by table
+
+
+class Stamp(Strict):
+    """What the work folder's stages were made from."""
+
+    content: str
+
+
+class Stages:
+    """The work folder of one preparation."""
+
+    def __init__(self, work: Path, stamp: str, say: Callable[[str], None]) -> None:
+        self.work = work
+        self.say = say
+        self.facts: dict[str, Facts] = {}
+        self._open(stamp)
+
+    def run(self, name: str, outputs: list[str], make: Callable[[Path], Facts]) -> Facts:
+        """Do a stage unless it is done. `make` writes the folders `outputs` below its argument."""
+        marker = self.work / "stages" / f"{name.replace('/', '-')}.json"
+        if marker.exists():
+            self.say(f"{name}: done before")
+        else:
+            self._make(outputs, make, marker)
+        self.facts[name] = read_json(marker, Facts)
+        return self.facts[name]
+
+    def done(self) -> bool:
+        """Whether an earlier run left finished stages here."""
+        return any((self.work / "stages").glob("*.json"))
+
+    def total(self) -> Facts:
+        """The facts of all stages together."""
+        merged: dict[str, dict[str, object]] = {}
+        attributes: list[str] = []
+        for facts in self.facts.values():
+            content = facts.model_dump()
+            attributes += content.pop("attributes")
+            for field, values in content.items():
+                merged.setdefault(field, {}).update(values)
+        return Facts.model_validate({**merged, "attributes": attributes})
+
+    def _open(self, stamp: str) -> None:
+        """Keep what an earlier run left if it was made from the same files, else start afresh."""
+        path = self.work / "stamp.json"
+        if path.exists() and read_json(path, Stamp).content == stamp:
+            return
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+        write_json(path, Stamp(content=stamp))
+
+    def _make(self, outputs: list[str], make: Callable[[Path], Facts], marker: Path) -> None:
+        temporary = self.work / "unfinished"
+        shutil.rmtree(temporary, ignore_errors=True)
+        for output in outputs:
+            shutil.rmtree(self.work / output, ignore_errors=True)
+            (temporary / output).mkdir(parents=True)
+        facts = make(temporary)
+        for output in outputs:
+            (self.work / output).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / output).rename(self.work / output)
+        write_json(marker, facts)
