@@ -1,0 +1,106 @@
+"""Which parts of a space fit together, and under which names the search draws them.
+
+A predictor that no behavior operator of the space can feed is a mistake. One that fits some of
+them is drawn only after one of those: the choice is then narrowed, and the narrowed choice is a
+parameter of its own, `model/predictor@sequence`, so that no trial is wasted on an impossible
+composition and the sampler never sees one name with two sets of options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from legoray.search.notation import KINDS
+from legoray.search.tree import Choice, Const, Group, Node
+
+Triple = tuple[str, str, str]
+
+
+def part_names(node: Node) -> tuple[str, ...]:
+    """The names of the parts that a node may become."""
+    if isinstance(node, Choice):
+        return tuple(str(label) for label in node.labels())
+    name = node.children.get("name") if isinstance(node, Group) else None
+    return (str(name.value),) if isinstance(name, Const) else ()
+
+
+class Fits:
+    """The valid compositions among the parts that a space offers."""
+
+    def __init__(self, parts: Mapping[str, tuple[str, ...]]) -> None:
+        self.parts = {kind: parts[kind] for kind in KINDS}
+
+    @cached_property
+    def triples(self) -> frozenset[Triple]:
+        """All valid `(content, behavior, predictor)`."""
+        from legoray.model.compose import explain
+
+        every = product(*(self.parts[kind] for kind in KINDS))
+        return frozenset((c, b, p) for c, b, p in every if not explain(c, b, p))
+
+    def why_not(self) -> str:
+        """Why the first composition is refused, for a space in which none is valid."""
+        from legoray.model.compose import explain
+
+        return str(explain(*(self.parts[kind][0] for kind in KINDS)) or "")
+
+    def strangers(self, kind: str) -> list[tuple[str, str]]:
+        """Parts of a kind that no valid composition holds, each with a reason."""
+        from legoray.model.compose import explain
+
+        at = KINDS.index(kind)
+        found = []
+        for name in self.parts[kind]:
+            if all(triple[at] != name for triple in self.triples):
+                sample = [self.parts[other][0] for other in KINDS]
+                sample[at] = name
+                found.append((name, str(explain(*sample) or "")))
+        return found
+
+    def offered(self, kind: str, drawn: Mapping[str, str]) -> tuple[str, ...]:
+        """The parts of a kind that some valid composition with the drawn ones holds."""
+        at = KINDS.index(kind)
+        fixed = [(KINDS.index(other), name) for other, name in drawn.items() if other != kind]
+        fitting = {t[at] for t in self.triples if all(t[i] == name for i, name in fixed)}
+        return tuple(name for name in self.parts[kind] if name in fitting)
+
+    def suffix(self, kind: str, drawn: Mapping[str, str]) -> str:
+        """What tells a narrowed choice apart: by the user state where that explains it."""
+        before = KINDS[: KINDS.index(kind)]
+        drawn = {name: drawn[name] for name in before}
+        if kind != "predictor":
+            return "+".join(drawn.values())
+        state = _produces(drawn["behavior"])
+        alike = [b for b in self.parts["behavior"] if _produces(b) == state]
+        sets = {
+            self.offered(kind, {"content": c, "behavior": b})
+            for c, b in product(self.parts["content"], alike)
+        } - {()}
+        return state if len(sets) == 1 else "+".join(drawn.values())
+
+    def aliases(self, kind: str, name: str) -> list[str]:
+        """Every parameter name under which a part may be drawn."""
+        path = f"model/{kind}"
+        before = KINDS[: KINDS.index(kind)]
+        found = []
+        for names in product(*(self.parts[other] for other in before)):
+            drawn = dict(zip(before, names, strict=True))
+            offered = self.offered(kind, drawn)
+            if name in offered:
+                narrowed = len(offered) < len(self.parts[kind])
+                found.append(f"{path}@{self.suffix(kind, drawn)}" if narrowed else path)
+        return _distinct(found)
+
+
+def _produces(behavior: str) -> str:
+    from legoray.model.registry import part_class
+
+    cls: Any = part_class("behavior", behavior)
+    return str(cls.produces)
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

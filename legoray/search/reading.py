@@ -1,0 +1,282 @@
+"""Reads a space's file and finds everything that is wrong with it before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from legoray.config import (
+    DatasetConfig,
+    ModelConfig,
+    SpaceConfig,
+    TrainConfig,
+    build,
+    expand,
+    problems_of,
+    read_dataset,
+)
+from legoray.errors import InputError, Problem, nearest
+from legoray.search.fits import Fits, part_names
+from legoray.search.notation import KINDS, Reader, is_search
+from legoray.search.space import Space
+from legoray.search.tree import Choice, Const, Group, Node, Resolved, Scalar, atoms, resolve
+from legoray.yamlfile import Document, Keys, read_yaml
+
+TREES = ("model", "train")
+
+
+def read(path: Path) -> Space:
+    """As `legoray.search.space.read_space`."""
+    document = read_yaml(path)
+    reader = Reader(document)
+    model = _model_tree(reader)
+    train = _plain_tree(reader, "train")
+    problems = [*_outer(document), *reader.problems]
+    problems += _model_settings(document, model) if model else []
+    problems += settings_problems(document, train, "train", TrainConfig)
+    dataset, dataset_config, more = _dataset(document)
+    problems += [*more, *_metrics(document)]
+    if model is not None:
+        problems += _compositions(document, model)
+    if problems or model is None or dataset is None or dataset_config is None:
+        raise InputError(*_distinct(problems))
+    config = build(SpaceConfig, document.data, document)
+    space = Space(config, document, dataset, dataset_config, model, train)
+    problems = _together(space)
+    if problems:
+        raise InputError(*_distinct(problems))
+    return space
+
+
+def _model_tree(reader: Reader) -> Group | None:
+    """The model's tree; None where there is none to speak of."""
+    data = reader.document.data.get("model")
+    if not isinstance(data, dict):
+        return None
+    if is_search(data):
+        reader.wrong(("model",), "cannot be a choice itself", "put choices below its keys")
+        return None
+    rest = reader.group({key: data[key] for key in data if key not in KINDS}, ("model",))
+    found = {kind: reader.part(data[kind], ("model", kind)) for kind in KINDS if kind in data}
+    parts = {kind: node for kind, node in found.items() if node is not None}
+    return Group({**rest.children, **parts}, ("model",))
+
+
+def _plain_tree(reader: Reader, name: str) -> Group:
+    data = reader.document.data.get(name)
+    if not isinstance(data, dict):
+        return Group({}, (name,))
+    if is_search(data):
+        reader.wrong((name,), "cannot be a choice itself", "put choices below its keys")
+        return Group({}, (name,))
+    return reader.group(data, (name,))
+
+
+def _outer(document: Document) -> list[Problem]:
+    """Mistakes outside of the trees, the searched values among them."""
+    found = [
+        keys for key in document.data if key not in TREES for keys in _searched_keys(document, key)
+    ]
+    problems = [
+        Problem(
+            document.where(keys), "cannot be searched", "only what stands below model and train"
+        )
+        for keys in found
+    ]
+    try:
+        build(SpaceConfig, document.data, document)
+    except InputError as error:
+        said = tuple(document.where(keys) for keys in found)
+        problems += [p for p in error.problems if not (said and p.where.startswith(said))]
+    return problems
+
+
+def _searched_keys(document: Document, key: str) -> Iterator[Keys]:
+    """Where a searched form stands below a key."""
+    stack: list[tuple[Keys, Any]] = [((key,), document.data[key])]
+    while stack:
+        keys, value = stack.pop()
+        if is_search(value):
+            yield keys
+        elif isinstance(value, dict | list):
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            stack += [((*keys, name), child) for name, child in pairs]
+
+
+def settings_problems(
+    document: Document, node: Node, path: str, cls: type[BaseModel], skip: tuple[str, ...] = ()
+) -> list[Problem]:
+    """What a typed configuration says about the constants and every searched value of a tree.
+
+    Every option and every end of a range is put in once, the rest as it comes first. Complaints
+    about several fields together are left to the search for a valid combination.
+    """
+    problems: list[Problem] = []
+    for pins in [{}, *(atom.pins() for atom in atoms(node, path))]:
+        data, origin = _one(node, path, pins)
+        data = {key: value for key, value in data.items() if key not in skip}
+        try:
+            cls.model_validate(data)
+        except ValidationError as error:
+            if any(detail["loc"] for detail in error.errors(include_url=False)):
+                resolved = Resolved(document.path, data, document.lines, origin)
+                problems += problems_of(error, cls, resolved)
+    return _distinct(problems)
+
+
+def _one(node: Node, path: str, pins: dict[str, Scalar]) -> tuple[dict[str, Any], dict[Keys, Keys]]:
+    """The tree's first values, the pinned ones aside, and where they stand."""
+    origin: dict[Keys, Keys] = {}
+
+    def pick(at: str, searched: Any) -> Scalar:
+        if at in pins:
+            return pins[at]
+        first = searched.options[0].label if isinstance(searched, Choice) else searched.low
+        return cast(Scalar, first)
+
+    return cast(dict[str, Any], resolve(node, path, pick, origin)), origin
+
+
+def _model_settings(document: Document, model: Group) -> list[Problem]:
+    """Mistakes in the model's own keys and in each part's settings."""
+    stand_in = {kind: Const({"name": "-"}, ("model", kind)) for kind in KINDS}
+    given = {kind: stand_in[kind] for kind in KINDS if kind in document.data["model"]}
+    rest = {key: child for key, child in model.children.items() if key not in KINDS}
+    own = Group({**rest, **given}, ("model",))
+    problems = settings_problems(document, own, "model", ModelConfig)
+    for kind in KINDS:
+        for group in _options(model.children.get(kind)):
+            problems += _part_settings(document, kind, group)
+    return problems
+
+
+def _options(node: Node | None) -> list[Group]:
+    """The parts that a node may become."""
+    nodes = [option.node for option in node.options] if isinstance(node, Choice) else [node]
+    return [found for found in nodes if isinstance(found, Group)]
+
+
+def _part_settings(document: Document, kind: str, group: Group) -> list[Problem]:
+    from legoray.model.registry import part_class
+
+    name = group.children["name"]
+    assert isinstance(name, Const)
+    try:
+        cls: Any = part_class(kind, str(name.value), document.where(name.keys))
+    except InputError as error:
+        return error.problems
+    return settings_problems(document, group, f"model/{kind}", cls.Config, skip=("name",))
+
+
+def _compositions(document: Document, model: Group) -> list[Problem]:
+    """Parts that fit with nothing, or a space in which nothing fits together."""
+    known = {kind: _known(kind, model.children.get(kind)) for kind in KINDS}
+    if not all(known.values()):
+        return []
+    fits = Fits(known)
+    if not fits.triples:
+        where = document.where(("model",))
+        return [Problem(where, f"no composition of these parts is valid: {fits.why_not()}")]
+    problems = []
+    for kind in KINDS:
+        for name, reason in fits.strangers(kind):
+            keys = _keys_of(model.children[kind], name)
+            message = f"'{name}' fits with none of the other parts here: {reason}"
+            problems.append(Problem(document.where(keys), message))
+    return problems
+
+
+def _known(kind: str, node: Node | None) -> tuple[str, ...]:
+    """The parts of a node whose names exist."""
+    from legoray.model.registry import part_class
+
+    found = []
+    for name in part_names(node) if node is not None else ():
+        try:
+            part_class(kind, name)
+        except InputError:
+            continue
+        found.append(name)
+    return tuple(found)
+
+
+def _keys_of(node: Node, name: str) -> Keys:
+    return node.option(name).node.keys if isinstance(node, Choice) else node.keys
+
+
+def _dataset(document: Document) -> tuple[Path | None, DatasetConfig | None, list[Problem]]:
+    """The data set's file: beside the space's, or below the folder above it."""
+    given, where = document.data.get("data"), document.where(("data",))
+    if not isinstance(given, str) or not given:
+        return None, None, []
+    try:
+        written = expand(given, document.path.parent, where, make_absolute=False)
+    except InputError as error:
+        return None, None, error.problems
+    base = document.path.absolute().parent
+    places = [base / written, base.parent / written]
+    path = next((place.resolve() for place in places if place.is_file()), None)
+    if path is None:
+        return None, None, [_missing_dataset(given, where, places)]
+    try:
+        return path, read_dataset(path)[0], []
+    except InputError as error:
+        return path, None, error.problems
+
+
+def _missing_dataset(given: str, where: str, places: list[Path]) -> Problem:
+    """Say where the file was looked for, and which one may have been meant."""
+    known = {f.name: f for place in places for f in sorted(place.parent.glob("*.yaml"))}
+    close = nearest(Path(given).name, known)
+    looked = " and ".join(dict.fromkeys(str(place.parent) for place in places))
+    hint = f"did you mean '{Path(given).parent / close}'?" if close else f"looked in {looked}"
+    return Problem(where, f"there is no data set file '{given}'", hint)
+
+
+def _metrics(document: Document) -> list[Problem]:
+    """Unknown metrics, each with its line, and a `select` that is not measured."""
+    from legoray.train.metrics import check_metrics
+
+    data = document.data.get("evaluate", {})
+    listed = data.get("metrics") if isinstance(data, dict) else None
+    select = data.get("select") if isinstance(data, dict) else None
+    problems: list[Problem] = []
+    names = listed if isinstance(listed, list) else []
+    for index, name in enumerate(names):
+        where = document.where(("evaluate", "metrics", index))
+        if isinstance(name, str):
+            problems += check_metrics([name], where=where)
+        if isinstance(name, str) and name in names[:index]:
+            problems.append(Problem(where, f"'{name}' stands twice"))
+    if isinstance(select, str):
+        problems += _select(document, select, listed)
+    return problems
+
+
+def _select(document: Document, select: str, listed: Any) -> list[Problem]:
+    from legoray.config import EvaluateConfig
+    from legoray.train.metrics import check_metrics
+
+    where = document.where(("evaluate", "select"))
+    unknown = check_metrics([select], where=where)
+    measured = listed if isinstance(listed, list) else build(EvaluateConfig, {}).metrics
+    if unknown or select in measured:
+        return unknown
+    hint = f"add it to evaluate.metrics: {', '.join(map(str, measured))}"
+    return [Problem(where, f"'{select}' is not measured", hint)]
+
+
+def _together(space: Space) -> list[Problem]:
+    """Values that go together with nothing, and impossible starting points."""
+    from legoray.search.cover import cover
+    from legoray.search.start import start_problems
+
+    found = cover(space)
+    return found.problems or start_problems(space)
+
+
+def _distinct(problems: list[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems))

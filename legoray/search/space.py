@@ -1,0 +1,219 @@
+"""A search space: a checked YAML file that trials are drawn from.
+
+`read_space` reports all mistakes of a file at once. `Space.sample` draws one trial from Optuna,
+`Space.corners` is a small set of trials in which every option and both ends of every range appear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from legoray.config import DatasetConfig, ModelConfig, SpaceConfig, TrainConfig, TrialConfig, build
+from legoray.data.recipes import Recipe, StateRecipe
+from legoray.errors import InputError
+from legoray.records import digest
+from legoray.search.fits import Fits, part_names
+from legoray.search.notation import KINDS
+from legoray.search.tree import (
+    Choice,
+    Group,
+    Node,
+    Pick,
+    Range,
+    Resolved,
+    Scalar,
+    atoms,
+    resolve,
+    searched,
+)
+from legoray.yamlfile import Document, Keys
+
+ENCODER_RATE = "encoder_learning_rate"
+
+
+class Rejected(Exception):
+    """A drawn configuration that is no valid model; the message says why."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """A checked search space."""
+
+    config: SpaceConfig
+    document: Document
+    dataset: Path
+    dataset_config: DatasetConfig
+    model: Group
+    train: Group
+
+    @cached_property
+    def fits(self) -> Fits:
+        return Fits({kind: part_names(self.model.children[kind]) for kind in KINDS})
+
+    @cached_property
+    def params(self) -> tuple[str, ...]:
+        """The paths of everything that is searched."""
+        found = (atom.path for tree in self.trees().items() for atom in atoms(tree[1], tree[0]))
+        return tuple(dict.fromkeys(found))
+
+    def trees(self) -> dict[str, Group]:
+        return {"model": self.model, "train": self.train}
+
+    def sample(self, trial: Any) -> dict[str, Any]:
+        """One trial's configuration, every value of it suggested by an Optuna trial.
+
+        Raises:
+            Rejected: values that are valid one by one do not go together.
+        """
+        try:
+            return self.draw(lambda path, node: suggest(trial, path, node)).model_dump()
+        except InputError as error:
+            raise Rejected("; ".join(p.message for p in error.problems)) from None
+
+    def draw(self, pick: Pick, pinned: Mapping[str, Scalar] | None = None) -> TrialConfig:
+        """A configuration whose searched values `pick` chooses.
+
+        Args:
+            pick: called with a parameter's path and its node.
+            pinned: paths that `pick` will answer in a known way; parts are then offered only if
+                they fit the pinned ones.
+
+        Raises:
+            InputError: the values drawn do not go together; places are those of the space's file.
+        """
+        origin: dict[Keys, Keys] = {(): ()}
+        model = self._draw_model(pick, pinned or {}, origin)
+        resolved = Resolved(self.document.path, model, self.document.lines, origin)
+        config = check_model(model, resolved)
+        train = self._draw_train(pick, config, origin)
+        data = {
+            "model": config,
+            "train": build(TrainConfig, train, resolved, ("train",)),
+            "evaluate": self.config.evaluate,
+            "seed": self.config.seed,
+        }
+        return TrialConfig.model_validate(data)
+
+    def _draw_model(
+        self, pick: Pick, pinned: Mapping[str, Scalar], origin: dict[Keys, Keys]
+    ) -> dict[str, Any]:
+        names = {k: str(pinned[f"model/{k}"]) for k in KINDS if f"model/{k}" in pinned}
+        drawn: dict[str, Any] = {}
+        for key in _ordered(self.model):
+            node = self.model.children[key]
+            if key in KINDS:
+                node = self._narrow(str(key), node, names)
+            at: Keys = ("model", key)
+            drawn[str(key)] = resolve(node, f"model/{key}", pick, origin, at)
+            if key in KINDS:
+                names[str(key)] = drawn[str(key)]["name"]
+        return drawn
+
+    def _narrow(self, kind: str, node: Node, names: Mapping[str, str]) -> Node:
+        """A part's choice without the options that do not fit what is drawn already."""
+        if not isinstance(node, Choice):
+            return node
+        offered = self.fits.offered(kind, names)
+        if len(offered) == len(node.options):
+            return node
+        before = [other for other in KINDS[: KINDS.index(kind)] if other not in names]
+        return node.only(offered, "" if before else self.fits.suffix(kind, names))
+
+    def _draw_train(
+        self, pick: Pick, model: ModelConfig, origin: dict[Keys, Keys]
+    ) -> dict[str, Any]:
+        """The training's settings; a language model's learning rate only where there is one."""
+        children = dict(self.train.children)
+        rate = children.get(ENCODER_RATE)
+        if rate is not None and searched(rate) and not reads_states(model, self.text):
+            del children[ENCODER_RATE]
+        tree = Group(children, self.train.keys)
+        return cast(dict[str, Any], resolve(tree, "train", pick, origin, ("train",)))
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """The data set's default text attributes."""
+        return tuple(self.dataset_config.text)
+
+    def corners(self) -> list[TrialConfig]:
+        """A small covering set: every option, and both ends of every range, at least once."""
+        from legoray.search.cover import cover
+
+        return cover(self).configs
+
+    def recipes(self) -> list[Recipe]:
+        """What the space's content operators may read, as far as it can be listed beforehand."""
+        from legoray.search.cover import content_settings
+
+        found = {recipe_of(settings, self.text) for settings in content_settings(self)}
+        return sorted(found, key=repr)
+
+
+def suggest(trial: Any, path: str, node: Choice | Range) -> Scalar:
+    """One value from Optuna."""
+    if isinstance(node, Choice):
+        name = f"{path}@{node.suffix}" if node.suffix else path
+        return cast(Scalar, trial.suggest_categorical(name, node.labels()))
+    if node.kind == "int":
+        step = int(node.step or 1)
+        return cast(int, trial.suggest_int(path, node.low, node.high, step=step, log=node.log))
+    return cast(float, trial.suggest_float(path, node.low, node.high, step=node.step, log=node.log))
+
+
+def check_model(model: dict[str, Any], document: Document) -> ModelConfig:
+    """A drawn model with every part's defaults filled in, once it is known to be valid.
+
+    Raises:
+        InputError: a part's settings are wrong, or the parts do not go together.
+    """
+    from legoray.model.compose import check
+    from legoray.model.registry import parse_part
+
+    parts: dict[str, Any] = {}
+    for kind in KINDS:
+        settings = parse_part(kind, model[kind], document=document, at=("model", kind))[1]
+        parts[kind] = {"name": model[kind]["name"], **settings.model_dump()}
+    config = build(ModelConfig, {**model, **parts}, document, ("model",))
+    problems = check(config, document, ("model",))
+    if problems:
+        raise InputError(*problems)
+    return config
+
+
+def recipe_of(content: Mapping[str, Any], text: tuple[str, ...]) -> Recipe:
+    """What a content operator with these settings reads of an item."""
+    from legoray.model.registry import parse_part
+
+    cls, settings = parse_part("content", dict(content))
+    return cast(Recipe, cast(Any, cls).recipe(settings, text))
+
+
+def reads_states(model: ModelConfig, text: tuple[str, ...]) -> bool:
+    """Whether the content operator is a language model."""
+    return isinstance(recipe_of(model.content, text), StateRecipe)
+
+
+def key_of(config: Mapping[str, Any]) -> str:
+    """A hash that two trials share exactly when they train the same model in the same way."""
+    return digest(config)
+
+
+def read_space(path: str | Path) -> Space:
+    """Read and check a search space.
+
+    Raises:
+        InputError: with every mistake of the file, each with its line and path.
+    """
+    from legoray.search.reading import read
+
+    return read(Path(path))
+
+
+def _ordered(model: Group) -> list[str | int]:
+    """A model's keys with the parts last, in the order in which they are drawn."""
+    rest = [key for key in model.children if key not in KINDS]
+    return [*rest, *(kind for kind in KINDS if kind in model.children)]

@@ -1,0 +1,249 @@
+"""The tree of a search space: constants, choices and ranges, as they stand in the YAML.
+
+    {choice: [a, b, {name: c, ...}]}     one of several; a mapping opens its own parameters
+    {int: [lo, hi], step: s, log: true}  a whole number, both ends included
+    {float: [lo, hi], step: s}           a number, uniform
+    {log: [lo, hi]}                      a number, uniform in its logarithm
+
+Everything else is a constant. A searched value is named by its path, `model/content.cnn/kernel`:
+`/` goes into a key, `.` into the chosen option of a choice. An option that is a mapping is called
+by its `name` (else by its keys), never by its position, so that reordering renames nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from legoray.yamlfile import Document, Keys
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Const:
+    """A value that is not searched."""
+
+    value: object
+    keys: Keys
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two ends, both included."""
+
+    kind: Literal["int", "float"]
+    low: int | float
+    high: int | float
+    keys: Keys
+    step: int | float | None = None
+    log: bool = False
+
+    def count(self) -> int | None:
+        """How many values it has; None where it is continuous."""
+        if self.low == self.high:
+            return 1
+        if self.kind == "int":
+            return int((self.high - self.low) // (self.step or 1)) + 1
+        return None if self.step is None else round((self.high - self.low) / self.step) + 1
+
+    def value(self, index: int) -> int | float:
+        """Its `index`-th value, from the low end."""
+        return min(self.low + index * (self.step or 1), self.high)
+
+    def probes(self) -> list[int | float]:
+        """Values that stand for all: every one of a short int range, else the ends and a middle."""
+        count = self.count()
+        if self.kind == "int" and count is not None and count <= 64:
+            return [self.value(index) for index in range(count)]
+        return sorted({self.low, self.high})
+
+    def contains(self, value: object) -> bool:
+        """Whether a value may be drawn."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if (self.kind == "int" and isinstance(value, float)) or not self.low <= value <= self.high:
+            return False
+        return self.step is None or fits(value - self.low, self.step)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a choice; its label is the scalar itself or the name of a mapping."""
+
+    label: Scalar
+    node: Node
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several options, in an order that does not depend on the file's."""
+
+    options: tuple[Option, ...]
+    keys: Keys
+    suffix: str = ""  # tells a choice narrowed to some of its options apart
+
+    def labels(self) -> tuple[Scalar, ...]:
+        return tuple(option.label for option in self.options)
+
+    def option(self, label: Scalar) -> Option:
+        return next(o for o in self.options if same(o.label, label))
+
+    def only(self, labels: tuple[Scalar, ...], suffix: str) -> Choice:
+        """The same choice with some of its options left out."""
+        kept = tuple(o for o in self.options if any(same(o.label, label) for label in labels))
+        return Choice(kept, self.keys, suffix if len(kept) < len(self.options) else "")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A mapping (or, with `sequence`, a list) with something searched below it, or none."""
+
+    children: dict[Any, Node]  # by key; by position in a list
+    keys: Keys
+    sequence: bool = False
+
+
+Node = Const | Range | Choice | Group
+Pick = Callable[[str, Choice | Range], Scalar]
+
+
+def resolve(node: Node, path: str, pick: Pick, origin: dict[Keys, Keys], at: Keys = ()) -> object:
+    """The plain value of a tree, with `pick(path, node)` deciding what is searched.
+
+    `origin` is filled with where each part of the result stands in the file.
+    """
+    origin[at] = node.keys
+    if isinstance(node, Const):
+        return node.value
+    if isinstance(node, Range):
+        return pick(path, node)
+    if isinstance(node, Choice):
+        label = pick(path, node)
+        return resolve(node.option(label).node, below(path, label), pick, origin, at)
+    found = {
+        key: resolve(child, f"{path}/{key}", pick, origin, (*at, key))
+        for key, child in node.children.items()
+    }
+    return list(found.values()) if node.sequence else found
+
+
+@dataclass(frozen=True)
+class Atom:
+    """One option of a choice, or one value of a range, with the choices that lead to it."""
+
+    path: str
+    value: Scalar
+    above: Mapping[str, Scalar]
+    keys: Keys
+    end: bool = True  # False for what lies between the ends of a range
+
+    def pins(self) -> dict[str, Scalar]:
+        return {**self.above, self.path: self.value}
+
+
+def atoms(node: Node, path: str, above: Mapping[str, Scalar] | None = None) -> Iterator[Atom]:
+    """Every option and every probe of every range below a node."""
+    above = above or {}
+    if isinstance(node, Range):
+        for value in node.probes():
+            yield Atom(path, value, above, node.keys, value in (node.low, node.high))
+    elif isinstance(node, Choice):
+        for option in node.options:
+            yield Atom(path, option.label, above, option.node.keys)
+            inner = {**above, path: option.label}
+            yield from atoms(option.node, below(path, option.label), inner)
+    elif isinstance(node, Group):
+        for key, child in node.children.items():
+            yield from atoms(child, f"{path}/{key}", above)
+
+
+def searched(node: Node) -> bool:
+    """Whether anything below a node is searched."""
+    if isinstance(node, Group):
+        return any(searched(child) for child in node.children.values())
+    return not isinstance(node, Const)
+
+
+def below(path: str, label: Scalar) -> str:
+    """The path of what an option of the choice at `path` holds."""
+    return f"{path}.{text_of(label)}"
+
+
+def text_of(value: Scalar) -> str:
+    """A scalar as YAML writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def same(a: object, b: object) -> bool:
+    """Equality that tells `1` from `true`."""
+    return isinstance(a, bool) == isinstance(b, bool) and a == b
+
+
+def fits(distance: float, step: float) -> bool:
+    """Whether a distance is a whole number of steps."""
+    steps = distance / step
+    return abs(steps - round(steps)) <= 1e-9 * max(1.0, abs(steps))
+
+
+def sort_key(option: Option) -> tuple[int, float, str]:
+    """Numbers first by value, then words; independent of the order in the file."""
+    label = option.label
+    if isinstance(label, int | float) and not isinstance(label, bool):
+        return (0, float(label), "")
+    return (1, 0.0, text_of(label))
+
+
+def name_of(node: Node, full: bool = False) -> Scalar:
+    """What an option is called: a scalar by itself, a mapping by its name or else its keys."""
+    if isinstance(node, Const) and (node.value is None or isinstance(node.value, Scalar)):
+        return cast(Scalar, node.value)
+    if isinstance(node, Range):
+        return _plain(f"{'log' if node.log else node.kind}-{node.low}-{node.high}")
+    if isinstance(node, Group) and not node.sequence:
+        name = node.children.get("name")
+        if isinstance(name, Const) and isinstance(name.value, str):
+            return name.value
+        return "-".join(_key_text(key, child, full) for key, child in sorted_items(node)) or "empty"
+    return _plain(str(_sketch(node)))
+
+
+def sorted_items(node: Group) -> list[tuple[Any, Node]]:
+    """A group's children in the order of their keys."""
+    return sorted(node.children.items(), key=lambda pair: str(pair[0]))
+
+
+def _key_text(key: str | int, child: Node, full: bool) -> str:
+    constant = full and isinstance(child, Const)
+    return _plain(f"{key}-{cast(Const, child).value}") if constant else str(key)
+
+
+def _sketch(node: Node) -> object:
+    if isinstance(node, Const):
+        return node.value
+    if isinstance(node, Group):
+        return [_sketch(child) for child in node.children.values()]
+    return "searched"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+]+", "-", text).strip("-") or "empty"
+
+
+@dataclass(frozen=True)
+class Resolved(Document):
+    """A drawn configuration that knows where each of its values stands in the space's file."""
+
+    origin: dict[Keys, Keys] = field(default_factory=dict)
+
+    def where(self, keys: Keys) -> str:
+        """The place in the space's file of a path of the drawn configuration."""
+        known = keys
+        while known and known not in self.origin:
+            known = known[:-1]
+        base = self.origin.get(known)
+        return super().where(keys if base is None else (*base, *keys[len(known) :]))
