@@ -1,0 +1,172 @@
+"""What is written of a trial, and under which names: the one table that writing and reading share.
+
+    metrics  valid/auc     per epoch (step = epoch)   best/auc   of the epoch validation selected
+             train/loss    per epoch                  test/auc   finals and baselines only
+             speed/...     per epoch                  cost/...   seconds, parameters, memory_mb ...
+    params   model.content.name, train.learning_rate, ... : the whole configuration, flattened
+    tags     readable ones without a prefix; `legoray.` for what only programs read
+
+MLflow allows no `@` in a metric's name: `ndcg@5` is written as its own evaluators write it,
+`ndcg_at_5`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from legoray.records import Metrics, Status, SweepInfo, TrialRecord, digest
+
+SWEEP = "legoray.sweep"
+KIND = "legoray.kind"  # sweep | trial
+NUMBER = "legoray.number"
+TRIAL_KEY = "legoray.trial_key"
+CONFIG_KEY = "legoray.config_key"  # of the configuration without its seed: finals share it
+CHOSEN = "legoray.chosen"  # what the search chose, as JSON
+PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+LONGEST = 4000  # characters of a tag or parameter; MLflow's own limits are a little higher
+
+RUN_STATUS: Mapping[Status, str] = {
+    "running": "RUNNING",
+    "completed": "FINISHED",
+    "pruned": "KILLED",
+    "interrupted": "KILLED",
+    "infeasible": "FAILED",
+    "failed": "FAILED",
+}
+LOWER_IS_BETTER = frozenset({"logloss", "loss"})
+_TRAIN = ("loss",)
+_SPEED = ("train_seconds", "evaluate_seconds", "samples_per_second")
+
+
+def metric_key(group: str, name: str) -> str:
+    """`("valid", "ndcg@5")` as `valid/ndcg_at_5`."""
+    return f"{group}/{name.replace('@', '_at_')}"
+
+
+def metric_name(key: str) -> str:
+    """The inverse of `metric_key`, without the group."""
+    return key.partition("/")[2].replace("_at_", "@")
+
+
+def greater_is_better(metric: str) -> bool:
+    """Whether more of a metric is better."""
+    return metric not in LOWER_IS_BETTER
+
+
+def epoch_metrics(epoch: Metrics) -> Metrics:
+    """One epoch's report under its names in MLflow; `epoch` itself is the step."""
+    named: Metrics = {}
+    for name, value in epoch.items():
+        if name == "epoch":
+            continue
+        group = "train" if name in _TRAIN else "speed" if name in _SPEED else "valid"
+        named[metric_key(group, name)] = float(value)
+    return named
+
+
+def closing_metrics(record: TrialRecord) -> Metrics:
+    """The best epoch's, the test's and the costs' numbers of a trial that has ended."""
+    best = {name: v for name, v in record.best.items() if name not in (*_TRAIN, *_SPEED)}
+    groups = (("best", best), ("test", record.test), ("cost", record.costs))
+    return {metric_key(g, name): float(v) for g, values in groups for name, v in values.items()}
+
+
+def epoch_times(record: TrialRecord) -> list[int]:
+    """When each epoch ended, in milliseconds: the same each time it is asked.
+
+    MLflow drops a metric that it already has with the same time, so sending twice changes nothing.
+    """
+    moment, times = record.started, []
+    for epoch in record.epochs:
+        seconds = epoch.get("train_seconds", 0.0) + epoch.get("evaluate_seconds", 0.0)
+        moment += seconds or 1.0
+        times.append(int(moment * 1000))
+    return times
+
+
+def flatten(tree: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of a configuration as (`model.content.name`, text)."""
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from flatten(value, f"{at}.{key}" if at else str(key))
+    else:
+        yield at[:250], (tree if isinstance(tree, str) else json.dumps(tree, default=str))[:LONGEST]
+
+
+def params_of(record: TrialRecord) -> dict[str, str]:
+    """The whole configuration of a trial, flattened."""
+    return dict(flatten(record.config)) if record.config else {}
+
+
+def config_key(record: TrialRecord) -> str:
+    """The same for all seeds of one configuration; baselines go by their label."""
+    if not record.config:
+        return digest({"baseline": record.label})
+    return digest({name: part for name, part in record.config.items() if name != "seed"})
+
+
+def run_name(record: TrialRecord) -> str:
+    """`cnn+attention+dot #7`, `cnn+attention+dot seed 2`, `baseline popularity`.
+
+    MLflow's table cuts names after some 25 letters, so what tells runs apart stands first.
+    """
+    if record.phase == "baseline":
+        return f"baseline {record.label}"
+    if record.phase == "final":
+        return f"{record.label} seed {record.config.get('seed', '?')}"
+    return f"{record.label} #{record.number}"
+
+
+def operators(record: TrialRecord) -> dict[str, str]:
+    """The three parts' names of a trial; empty for baselines."""
+    model = record.config.get("model", {})
+    parts = {kind: model.get(kind, {}) for kind in ("content", "behavior", "predictor")}
+    return {kind: str(part["name"]) for kind, part in parts.items() if "name" in part}
+
+
+def sweep_tags(sweep: SweepInfo) -> dict[str, str]:
+    """What every run of a sweep carries: where its numbers come from and what they compare with."""
+    return {
+        SWEEP: sweep.id,
+        "sweep": sweep.name,
+        "data": sweep.data,
+        "data_title": sweep.data_title or sweep.data,
+        "synthetic": "yes" if sweep.synthetic else "no",
+        "fingerprint": sweep.fingerprint,
+        "protocol": json.dumps(sweep.protocol, sort_keys=True)[:LONGEST],
+        "select": sweep.select,
+        "git_revision": sweep.git_revision,
+        "versions": json.dumps(sweep.versions, sort_keys=True)[:LONGEST],
+        "mlflow.source.name": sweep.space_file,
+        "mlflow.source.git.commit": sweep.git_revision,
+    }
+
+
+def fixed_tags(record: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
+    """Tags of a trial that never change."""
+    return {
+        **sweep_tags(sweep),
+        **operators(record),
+        KIND: "trial",
+        NUMBER: str(record.number),
+        TRIAL_KEY: record.key,
+        CONFIG_KEY: config_key(record),
+        CHOSEN: json.dumps(record.params, sort_keys=True, default=str)[:LONGEST],
+        "composition": record.label,
+        "phase": record.phase,
+        "seed": str(record.config.get("seed", "")),
+    }
+
+
+def changing_tags(record: TrialRecord) -> dict[str, str]:
+    """Tags of a trial that change while it runs."""
+    return {
+        "status": record.status,
+        "reason": record.reason[:LONGEST],
+        "node": record.node,
+        "resumed": str(record.resumed),
+        "reused": "yes" if record.reused else "no",
+    }

@@ -1,0 +1,254 @@
+"""Writes a sweep into MLflow, synchronously; `legoray.zoo.record` decides when, and guards it.
+
+Every call may be repeated: what was sent is looked up in the state file, or found again in MLflow
+by its tags, and a metric that arrives twice with the same time is dropped by MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from legoray.records import Metrics, SweepInfo, TrialRecord, digest
+from legoray.zoo import fields
+from legoray.zoo.note import sweep_note
+from legoray.zoo.package import log_model
+from legoray.zoo.registry import register
+from legoray.zoo.state import SentTrial, TrackingState, save_state
+from legoray.zoo.store import all_runs, artifact_root, connect
+from legoray.zoo.view import save_view
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Metric, Run
+
+MOST_METRICS = 800  # per call; MLflow takes 1,000 entries in all, 100 of each other kind
+MOST_PARAMS = 90
+
+
+class Sender:
+    """One sweep's connection to MLflow. Any method may raise whatever MLflow raises."""
+
+    def __init__(self, state: TrackingState, sweep: SweepInfo, folder: Path) -> None:
+        self.state = state
+        self.sweep = sweep
+        self.folder = folder
+        self._client: MlflowClient | None = None
+        self._viewed = False
+
+    def start(self) -> MlflowClient:
+        """Connect, find or make the experiment and the parent run, and adopt earlier runs."""
+        if self._client is not None:
+            return self._client
+        client = connect(self.state.uri)
+        experiment = self._experiment(client)
+        runs = all_runs(client, [experiment], f"tags.`{fields.SWEEP}` = '{self.sweep.id}'")
+        there = {run.info.run_id for run in runs}
+        self.update(
+            experiment_id=experiment,
+            parent=self._parent(client, experiment, runs),
+            trials={p: sent for p, sent in self.state.trials.items() if sent.run_id in there},
+        )
+        for run in runs:
+            if run.data.tags.get(fields.KIND) == "trial":
+                self._adopt(client, run)
+        self._client = client
+        return client
+
+    def alive(self) -> None:
+        """Raise what MLflow raises if the store does not answer."""
+        self.start().search_experiments(max_results=1)
+
+    def send(self, record: TrialRecord, model: Path | None) -> None:
+        """Bring MLflow up to date with one trial."""
+        client = self.start()
+        place = f"{record.number}-{record.key}"
+        sent = self.state.trials.get(place)
+        now = digest(record.model_dump())
+        if sent and sent.sent == now and (sent.model or model is None):
+            return
+        if sent is None:
+            sent = SentTrial(run_id=self._new_run(client, record))
+            self._remember(place, sent)
+        metrics, last = _news(record, sent)
+        params = {} if sent.sent else fields.params_of(record)
+        _log(client, sent.run_id, metrics, params, fields.changing_tags(record))
+        self._remember(place, sent.model_copy(update={"epochs": last}))
+        self._show(client, record)
+        logged = sent.model
+        if model is not None and logged is None:
+            logged = self._send_model(client, record, sent.run_id, model)
+        if record.status != "running":
+            ended = int((record.ended or time.time()) * 1000)
+            client.set_terminated(sent.run_id, fields.RUN_STATUS[record.status], ended)
+        elif not sent.sent:
+            client.update_run(sent.run_id, status="RUNNING")
+        self._remember(place, SentTrial(run_id=sent.run_id, epochs=last, sent=now, model=logged))
+
+    def end(self, winner: TrialRecord | None, model: Path | None, interrupted: bool) -> None:
+        """Register the winner, close every run that is still open, and the parent run."""
+        client = self.start()
+        parent = str(self.state.parent)
+        if winner is not None:
+            self.send(winner, model)
+            sent = self.state.trials[f"{winner.number}-{winner.key}"]
+            if sent.model:
+                version = register(client, self.state.register_as, sent, winner, self.sweep)
+                self.update(version=version)
+            _log(client, parent, tags={"winner": fields.run_name(winner)})
+        self._close_open(client)
+        note = sweep_note(self.sweep, winner, self.state.register_as, self.state.version)
+        state = "interrupted" if interrupted else "finished"
+        _log(client, parent, tags={fields.NOTE: note, "status": state})
+        client.set_terminated(parent, "KILLED" if interrupted else "FINISHED")
+        self.update(ending=False, ended=True)
+
+    def _experiment(self, client: MlflowClient) -> str:
+        found = client.get_experiment_by_name(self.state.experiment)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+        root = artifact_root(self.state.uri)
+        location = str(root / self.state.experiment) if root else None
+        return str(client.create_experiment(self.state.experiment, artifact_location=location))
+
+    def _parent(self, client: MlflowClient, experiment: str, runs: list[Run]) -> str:
+        """The sweep's own run, open again if it was closed."""
+        for run in runs:
+            if run.data.tags.get(fields.KIND) == "sweep":
+                if not self.state.ended:
+                    client.update_run(run.info.run_id, status="RUNNING")
+                return str(run.info.run_id)
+        tags = fields.sweep_tags(self.sweep) | {
+            fields.KIND: "sweep",
+            fields.NOTE: sweep_note(self.sweep, None, self.state.register_as, None),
+            "status": "searching",
+        }
+        started = int(self.sweep.created * 1000) or None
+        run = client.create_run(experiment, started, tags=tags, run_name=f"sweep {self.sweep.name}")
+        return str(run.info.run_id)
+
+    def _adopt(self, client: MlflowClient, run: Run) -> None:
+        """Take over a run of an earlier process: one that is still open died with it."""
+        place = f"{run.data.tags.get(fields.NUMBER)}-{run.data.tags.get(fields.TRIAL_KEY)}"
+        if run.info.status == "RUNNING":
+            _log(client, run.info.run_id, tags={"status": "interrupted"})
+            client.set_terminated(run.info.run_id, "KILLED")
+        known = self.state.trials.get(place)
+        if known is None:
+            steps = [
+                metric.step
+                for name in run.data.metrics
+                if name.startswith(("train/", "valid/"))
+                for metric in client.get_metric_history(run.info.run_id, name)
+            ]
+            self._remember(place, SentTrial(run_id=run.info.run_id, epochs=max(steps, default=0)))
+        elif known.run_id == run.info.run_id and run.info.status == "RUNNING":
+            self._remember(place, known.model_copy(update={"sent": ""}))
+
+    def _new_run(self, client: MlflowClient, record: TrialRecord) -> str:
+        tags = fields.fixed_tags(record, self.sweep) | {fields.PARENT: str(self.state.parent)}
+        run = client.create_run(
+            str(self.state.experiment_id),
+            int((record.started or time.time()) * 1000),
+            tags={name: value for name, value in tags.items() if value},
+            run_name=fields.run_name(record),
+        )
+        client.log_inputs(run.info.run_id, [_dataset(self.sweep)])
+        return str(run.info.run_id)
+
+    def _send_model(
+        self, client: MlflowClient, record: TrialRecord, run_id: str, model: Path
+    ) -> str:
+        experiment = str(self.state.experiment_id)
+        model_id = log_model(
+            client, experiment_id=experiment, run_id=run_id, name=record.label, folder=model
+        )
+        closing = _metrics(fields.closing_metrics(record), _ended(record), 0, model_id)
+        _log(client, run_id, closing)
+        return model_id
+
+    def _show(self, client: MlflowClient, record: TrialRecord) -> None:
+        """Once an epoch tells the metrics' names: the table of runs that shows them."""
+        if self._viewed or not record.epochs:
+            return
+        names = [fields.metric_name(key) for key in fields.epoch_metrics(record.epochs[0])
+                 if key.startswith("valid/")]  # fmt: skip
+        created = self.sweep.created
+        experiment = str(self.state.experiment_id)
+        save_view(client, experiment, select=self.sweep.select, metrics=names, created=created)
+        self._viewed = True
+
+    def _close_open(self, client: MlflowClient) -> None:
+        """Nothing stays 'running' once its sweep has ended."""
+        own = f"tags.`{fields.SWEEP}` = '{self.sweep.id}' and attributes.status = 'RUNNING'"
+        for run in all_runs(client, [str(self.state.experiment_id)], own):
+            if run.info.run_id != self.state.parent:
+                _log(client, run.info.run_id, tags={"status": "interrupted"})
+                client.set_terminated(run.info.run_id, "KILLED")
+
+    def _remember(self, place: str, sent: SentTrial) -> None:
+        if self.state.trials.get(place) != sent:
+            self.update(trials=self.state.trials | {place: sent})
+
+    def update(self, **changes: object) -> None:
+        """Change the state, in memory and on disk."""
+        self.state = self.state.model_copy(update=changes)
+        save_state(self.folder, self.state)
+
+
+def _dataset(sweep: SweepInfo) -> DatasetInput:
+    """The data set as MLflow's table of runs shows it: its name and fingerprint."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    name = f"{sweep.data} (synthetic)" if sweep.synthetic else sweep.data
+    dataset = Dataset(name, sweep.fingerprint[:36], "local", json.dumps({"uri": sweep.tables}))
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])
+
+
+def _news(record: TrialRecord, sent: SentTrial) -> tuple[list[Metric], int]:
+    """Metrics that MLflow lacks, and the last epoch among them."""
+    metrics: list[Metric] = []
+    last = sent.epochs
+    for moment, epoch in zip(fields.epoch_times(record), record.epochs, strict=True):
+        step = int(epoch["epoch"])
+        if step > sent.epochs:
+            metrics += _metrics(fields.epoch_metrics(epoch), moment, step)
+            last = max(last, step)
+    if record.status != "running":
+        metrics += _metrics(fields.closing_metrics(record), _ended(record), last)
+    return metrics, last
+
+
+def _ended(record: TrialRecord) -> int:
+    """When a trial ended, in milliseconds: the same each time, so that nothing is kept twice."""
+    return int((record.ended or record.started) * 1000)
+
+
+def _metrics(values: Metrics, moment: int, step: int, model_id: str | None = None) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    return [Metric(name, v, moment, step, model_id=model_id) for name, v in values.items()]
+
+
+def _log(
+    client: MlflowClient,
+    run_id: str,
+    metrics: Sequence[Metric] = (),
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Log all of it in as few calls as MLflow's limits allow: one, for an ordinary trial."""
+    from mlflow.entities import Param, RunTag
+
+    pairs = [Param(name, value) for name, value in (params or {}).items()]
+    named = [RunTag(name, value) for name, value in (tags or {}).items()]
+    while metrics or pairs or named:
+        client.log_batch(
+            run_id, metrics=metrics[:MOST_METRICS], params=pairs[:MOST_PARAMS], tags=named
+        )
+        metrics, pairs, named = metrics[MOST_METRICS:], pairs[MOST_PARAMS:], []
