@@ -1,0 +1,213 @@
+"""`llm`: the upper layers of a language model over stored hidden states, LoRA, a pooling head."""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from legoray.config import Positive
+from legoray.data.recipes import StateRecipe, States
+from legoray.errors import InputError, Problem
+from legoray.llm.load import facts, load_base, settle_quantized
+from legoray.llm.lora import (
+    LoraSettings,
+    adapters,
+    add_lora,
+    copy_into,
+    projections_of_family,
+    resolve_targets,
+)
+from legoray.llm.split import layers_of, run_view, upper_view
+from legoray.llm.text import default_template, template_pieces
+from legoray.model.base import ContentOperator, PartConfig, Shape
+from legoray.model.layers import AdditiveAttention, masked_mean
+
+_BUCKET = 4  # texts whose lengths round up to the same multiple run together
+
+
+class LlmConfig(PartConfig):
+    """Settings of `llm`. Negative splits count from the top: -1 leaves one layer to train."""
+
+    model: str = "minilm"
+    split: int = -1
+    lora: LoraSettings | None = LoraSettings()
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    pooling: Literal["mean", "cls", "last", "attention"] = "mean"
+    attention_size: Positive = 128  # of `pooling: attention`
+    template: str | None = Field(None, description="all default text attributes where null")
+    length: Annotated[int, Field(ge=3)] = 32
+    store: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+class LlmOperator(ContentOperator):
+    """Layers N to L of a language model of L layers; the states after N layers are its input.
+
+    The language model's own weights are frozen and belong to this operator alone, so that adapters
+    cannot leak from one trial to the next. At `N = L` nothing is left but the head.
+    """
+
+    Config: ClassVar[type[PartConfig]] = LlmConfig
+    paper: ClassVar[str] = "Liu et al.: ONCE (arXiv 2305.06566); Hu et al.: LoRA (2106.09685)"
+
+    def __init__(self, config: LlmConfig, shape: Shape) -> None:
+        super().__init__()
+        base = load_base(config.model, config.precision)
+        self.first = _absolute(config, base.layers)
+        self.count = base.layers - self.first
+        self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+        self.pooling = config.pooling
+        self.upper: nn.Module | None = None
+        if self.count:
+            self.upper = copy.deepcopy(upper_view(base.model, base.layers, self.first))
+            if config.lora is not None:
+                add_lora(layers_of(self.upper, self.count), config.lora)
+        size = base.output_size
+        self.pool: nn.Module | None = None
+        if config.pooling == "attention":
+            self.pool = AdditiveAttention(size, config.attention_size)
+        self.project = nn.Linear(size, shape.hidden_size)
+        self.train()
+
+    @classmethod
+    def recipe(cls, config: LlmConfig, text: tuple[str, ...]) -> StateRecipe:
+        """The states after the lower layers; by default of all of the data set's text attributes.
+
+        Raises:
+            InputError: the language model is missing, or has not as many layers.
+        """
+        if config.template is None and not text:
+            raise InputError(Problem("template", "the data set names no text", "give a template"))
+        return StateRecipe(
+            model=config.model,
+            split=_absolute(config, facts(config.model).layers),
+            template=config.template or default_template(text),
+            length=config.length,
+            precision=config.precision,
+            store_dtype=config.store,
+        )
+
+    @classmethod
+    def problems(cls, config: LlmConfig, hidden_size: int) -> list[str]:
+        """What is wrong with the settings for this language model; reads its `config.json`."""
+        found: list[str] = []
+        try:
+            known = facts(config.model)
+            _absolute(config, known.layers)
+            if config.lora is not None and config.split != known.layers:
+                resolve_targets(projections_of_family(config.model), config.lora.targets)
+        except InputError as error:
+            return [str(problem) for problem in error.problems]
+        except ValueError as error:
+            found.append(str(error))
+        if known.positions is not None and config.length > known.positions:
+            found.append(f"length {config.length}: {config.model} reads {known.positions} tokens")
+        try:
+            template_pieces(config.template if config.template is not None else "{title}")
+        except ValueError as error:
+            found.append(str(error))
+        return found
+
+    def forward(self, inputs: States) -> Tensor:
+        """`W pool(layers(h)) + b`: the upper layers, then the head, over N items' states.
+
+        Args:
+            inputs: `hidden [N, T, H]`, padded on the right, and `mask [N, T]`.
+
+        Returns:
+            `[N, D]` in float32 (outside of autocast).
+        """
+        # a text without any token would leave nothing to attend to
+        lengths = inputs.mask.sum(dim=1).clamp(min=1)
+        mask = torch.arange(inputs.mask.shape[1], device=lengths.device) < lengths[:, None]
+        if self.upper is None or len(lengths) == 0:
+            return self.project(self._pooled(inputs.hidden.float(), mask, lengths))
+        order = torch.argsort(lengths, stable=True)
+        pooled = [
+            self._pooled(self._layers(inputs.hidden[rows, :width], mask[rows, :width]), m, count)
+            for rows, width in _buckets(lengths, order)
+            for m, count in [(mask[rows, :width], lengths[rows])]
+        ]
+        return self.project(torch.cat(pooled)[torch.argsort(order)])
+
+    def _layers(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The upper layers over one bucket, `[n, T, H]`."""
+        assert self.upper is not None
+        whole = bool(mask.all())  # without a mask, attention may take its faster kernels
+        return run_view(self.upper, hidden.to(self.dtype), None if whole else mask).float()
+
+    def _pooled(self, hidden: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """`[n, H]` of `[n, T, H]`."""
+        if self.pool is not None:
+            return self.pool(hidden, mask)
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        if self.pooling == "last":
+            return hidden[torch.arange(len(lengths), device=lengths.device), lengths - 1]
+        return masked_mean(hidden, mask)
+
+    def train(self, mode: bool = True) -> LlmOperator:
+        """As every module's, and the 8-bit layers stay on their one path."""
+        super().train(mode)
+        settle_quantized(self)
+        return self
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """The adapters, which may have a learning rate of their own."""
+        return [p for p in self._adapters().values() if isinstance(p, nn.Parameter)]
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """Head and adapters, under names of the whole model's layers; the rest is never trained."""
+        return {name: tensor.detach() for name, tensor in self._trained().items()}
+
+    def load_saved_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `saved_state` gave.
+
+        Raises:
+            ValueError: names or shapes are not this operator's.
+        """
+        copy_into(self._trained(), state)
+
+    def _adapters(self) -> dict[str, Tensor]:
+        return {} if self.upper is None else adapters(layers_of(self.upper, self.count), self.first)
+
+    def _trained(self) -> dict[str, Tensor]:
+        heads = {"project": self.project, "pool": self.pool}
+        own: dict[str, Tensor] = {
+            f"{head}.{name}": parameter
+            for head, module in heads.items()
+            if module is not None
+            for name, parameter in module.named_parameters()
+        }
+        return own | self._adapters()
+
+
+def _absolute(config: LlmConfig, layers: int) -> int:
+    """The split counted from the bottom.
+
+    Raises:
+        InputError: the model has not as many layers.
+    """
+    split = config.split + layers if config.split < 0 else config.split
+    if not 0 <= split <= layers:
+        raise InputError(
+            Problem(
+                "",
+                f"split {config.split} is out of range: {config.model} has {layers} layers",
+                f"0 to {layers}, or -{layers} to -1 counted from the top",
+            )
+        )
+    return split
+
+
+def _buckets(lengths: Tensor, order: Tensor) -> list[tuple[Tensor, int]]:
+    """Rows of about the same length, and the width of each bucket."""
+    rounded = (lengths[order] + _BUCKET - 1) // _BUCKET
+    _, counts = torch.unique_consecutive(rounded, return_counts=True)
+    groups = order.split(counts.tolist())
+    ends = torch.cumsum(counts, 0) - 1
+    widths: list[Any] = lengths[order][ends].tolist()
+    return list(zip(groups, widths, strict=True))
