@@ -1,0 +1,285 @@
+"""Optuna's side of a search: what to try next, told by path and kept in the sweep's folder.
+
+Rows of the study and what they mean (the user attribute `outcome` tells the failed ones apart):
+
+    COMPLETE            ran to its end; the value is that of its best epoch
+    PRUNED              stopped by the scheduler; its epochs' values are kept for the sampler
+    FAIL, infeasible    cannot be trained as configured (out of memory, diverged)
+    FAIL, failed        an error in the training
+    FAIL, interrupted   the sweep ended while it ran; enqueued once more, as a row of its own
+    FAIL, rejected      never run: an invalid combination, or the same configuration as another row
+
+One process at a time may hold a study (the sweep's folder is locked by its owner), so a row that is
+RUNNING when a study is opened belongs to a process that is gone.
+
+The sampler's random numbers start from `seed` plus the number of rows that have ended. So the same
+seed and the same results give the same proposals, and a search that goes on does not propose again
+what it proposed at its start.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from legoray.config import SamplerConfig
+from legoray.errors import InputError
+from legoray.search.cover import every
+from legoray.search.journal import open_journal
+from legoray.search.space import Rejected, Space, key_of
+from legoray.search.start import named, start_params
+from legoray.search.tree import Choice, Range, Scalar
+from legoray.train.metrics import direction
+
+Ending = Literal["completed", "pruned", "infeasible", "failed", "interrupted"]
+
+MOST_REJECTED = 60  # proposals in a row, before a space counts as exhausted
+ENUMERATE_AFTER = 8  # rejected proposals, before what is left of a small space is listed
+MOST_LISTED = 3000  # configurations of a space that is small enough to be listed
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A configuration to try: its row in the study, and what was chosen, by path."""
+
+    number: int
+    config: dict[str, Any]
+    params: dict[str, Any]
+    again_of: int | None = None  # the interrupted row that it repeats
+
+
+class AskTell:
+    """Asks and tells one study."""
+
+    def __init__(self, space: Space, journal: Path, *, name: str) -> None:
+        """Open or create the study `name` in a journal; nothing is adopted before `resume`.
+
+        Raises:
+            InputError: the journal cannot be written or is damaged.
+        """
+        self.space = space
+        self.select = space.config.evaluate.select
+        self.maximize = direction(self.select) == "max"
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.study = optuna.create_study(
+            storage=open_journal(journal),
+            study_name=name,
+            direction="maximize" if self.maximize else "minimize",
+            load_if_exists=True,
+        )
+        ended = sum(row.state.is_finished() for row in self.rows())
+        self.study.sampler = make_sampler(space.config.search.sampler, space.config.seed + ended)
+        self.exhausted = ""  # why there is nothing left to propose
+        self._asked: dict[int, Trial] = {}
+        self._dice = random.Random(space.config.seed + ended)
+
+    def rows(self) -> list[FrozenTrial]:
+        """The study's rows as they are now."""
+        return self.study.get_trials(deepcopy=False)
+
+    def resume(self) -> list[int]:
+        """Take a study up: enqueue the starting points, and what ran when its process ended.
+
+        Returns:
+            The numbers of the rows that were running; each is enqueued again exactly once, also if
+            this process should be killed in between.
+        """
+        rows = self.rows()
+        known = {row.user_attrs["start"] for row in rows if "start" in row.user_attrs}
+        for index, params in enumerate(start_params(self.space)):
+            if index not in known:
+                self.study.enqueue_trial(params, user_attrs={"start": index})
+        running = [row.number for row in rows if row.state == TrialState.RUNNING]
+        for number in running:
+            self.conclude(number, "interrupted", reason="the search ended while it ran")
+        return running
+
+    def ask(self) -> Suggestion | None:
+        """The next configuration; None once the space is exhausted (`exhausted` then says why)."""
+        rejected = 0
+        while not self.exhausted:
+            found = self._try()
+            if found is not None:
+                return found
+            rejected += 1
+            if rejected == ENUMERATE_AFTER:
+                self._enqueue_unseen()
+            if rejected >= MOST_REJECTED:
+                self.exhausted = f"{rejected} proposals in a row were invalid or already tried"
+        return None
+
+    def _try(self) -> Suggestion | None:
+        """One proposal, or None where it had to be rejected."""
+        trial = self.study.ask()
+        try:
+            config = self.space.sample(trial)
+            key = key_of(config)
+            twin = self._seen().get(key)
+            if twin is not None:
+                raise Rejected(f"the same configuration as trial {twin}")
+            trial.set_user_attr("key", key)
+        except Rejected as error:
+            self._fail(trial, "rejected", str(error))
+            return None
+        except BaseException as error:
+            self._fail(trial, "failed", f"{type(error).__name__}: {error}")
+            raise
+        self._asked[trial.number] = trial
+        again_of = trial.user_attrs.get("again_of")
+        return Suggestion(trial.number, config, plain_params(trial.params), again_of)
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, Any]) -> None:
+        """Note an epoch's value of the selecting metric; one that is not finite is left out."""
+        value = metrics.get(self.select)
+        trial = self._asked.get(number)
+        if trial is None or not _finite(value) or epoch in self._row(number).intermediate_values:
+            return
+        trial.report(float(cast(float, value)), step=epoch)
+
+    def conclude(
+        self, number: int, ending: Ending, *, value: float | None = None, reason: str = ""
+    ) -> None:
+        """Tell how a row ended. A row that has ended already is left as it is.
+
+        Args:
+            number: of the row.
+            ending: `completed` needs a value: the given one or that of the best epoch reported.
+            value: of the selecting metric.
+            reason: of an ending that is no success.
+        """
+        row = self._row(number)
+        if row.state.is_finished():
+            return
+        trial = self._asked.pop(number, None) or Trial(self.study, row._trial_id)
+        best = value if _finite(value) else self._best(row)
+        if ending == "completed" and best is not None:
+            self.study.tell(number, best)
+        elif ending == "pruned":
+            self.study.tell(number, state=TrialState.PRUNED)
+        elif ending == "completed":
+            self._fail(trial, "failed", reason or f"no finite {self.select} was reported")
+        else:
+            if ending == "interrupted":
+                self._enqueue_again(row)
+            self._fail(trial, ending, reason)
+
+    def close(self, reason: str = "the search was interrupted") -> None:
+        """End the rows that still run, so that they are taken up again next time."""
+        for row in self.rows():
+            if row.state == TrialState.RUNNING:
+                self.conclude(row.number, "interrupted", reason=reason)
+
+    def done(self) -> int:
+        """How many trials have ended for good: all but interrupted and rejected ones."""
+        return sum(
+            row.state.is_finished() and _outcome(row) not in ("interrupted", "rejected")
+            for row in self.rows()
+        )
+
+    def remaining(self, total: int) -> int:
+        """How many of `total` trials are missing."""
+        return max(total - self.done(), 0)
+
+    def _row(self, number: int) -> FrozenTrial:
+        return self.rows()[number]
+
+    def _best(self, row: FrozenTrial) -> float | None:
+        values = row.intermediate_values.values()
+        return (max if self.maximize else min)(values) if values else None
+
+    def _seen(self) -> dict[str, int]:
+        """The configurations that run or have run, and the rows that hold them."""
+        return {
+            row.user_attrs["key"]: row.number
+            for row in self.rows()
+            if "key" in row.user_attrs and _outcome(row) not in ("interrupted", "rejected")
+        }
+
+    def _fail(self, trial: Trial, outcome: str, reason: str) -> None:
+        trial.set_user_attr("outcome", outcome)
+        if reason:
+            trial.set_user_attr("reason", reason)
+        self.study.tell(trial.number, state=TrialState.FAIL)
+        self._asked.pop(trial.number, None)
+
+    def _enqueue_again(self, row: FrozenTrial) -> None:
+        """Put an interrupted row's parameters into the queue, unless they are there."""
+        params = {**row.system_attrs.get("fixed_params", {}), **row.params}
+        if params and all(r.user_attrs.get("again_of") != row.number for r in self.rows()):
+            self.study.enqueue_trial(params, user_attrs={"again_of": row.number})
+
+    def _enqueue_unseen(self) -> None:
+        """In a small space, propose one that was not tried; say so where there is none."""
+        listed = self._listed()
+        if listed is None:
+            return
+        seen = self._seen()
+        left = [pins for key, pins in listed.items() if key not in seen]
+        if left:
+            self.study.enqueue_trial(named(self.space, self._dice.choice(left)))
+        else:
+            self.exhausted = f"all {len(listed)} configurations of this space have been tried"
+
+    def _listed(self) -> dict[str, dict[str, Scalar]] | None:
+        """Every configuration of a small space by its key; None where there are too many."""
+        found: dict[str, dict[str, Scalar]] = {}
+        try:
+            for count, entry in enumerate(every(self._keyed, exact=True)):
+                if count >= MOST_LISTED:
+                    return None
+                if entry is not None:
+                    found[entry[0]] = entry[1]
+        except ValueError:  # a continuous range
+            return None
+        return found
+
+    def _keyed(self, pick: Any) -> tuple[str, dict[str, Scalar]] | None:
+        pins: dict[str, Scalar] = {}
+
+        def noted(path: str, node: Choice | Range) -> Scalar:
+            pins[path] = pick(path, node)
+            return pins[path]
+
+        try:
+            return key_of(self.space.draw(noted).model_dump()), pins
+        except InputError:
+            return None
+
+
+def make_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
+    """Who proposes: TPE over groups of parameters that occur together, or chance."""
+    if config.name == "random":
+        return RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return TPESampler(
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            seed=seed,
+            n_startup_trials=config.startup_trials,
+            warn_independent_sampling=False,
+        )
+
+
+def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by path, without what tells narrowed choices apart."""
+    return {name.partition("@")[0]: value for name, value in params.items()}
+
+
+def _outcome(row: FrozenTrial) -> str:
+    return str(row.user_attrs.get("outcome", ""))
+
+
+def _finite(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(cast(float, value))
