@@ -10,29 +10,20 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from legoray.data.corpus import Corpus, Split
-from legoray.data.recipes import ItemInput
 from legoray.model.base import Batch
+from legoray.model.features import Features
 
 Int = NDArray[np.int64]
 T = TypeVar("T")
-
-
-class Gatherer(Protocol):
-    """What batches need of `legoray.model.features.Features`."""
-
-    def gather(self, items: Tensor) -> ItemInput:
-        """The inputs of items `[N]`, ids from 1."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -123,11 +114,14 @@ class MicroBatch:
     batch: Batch
     count: int
 
+    def to(self, device: torch.device) -> MicroBatch:
+        return MicroBatch(self.batch.to(device), self.count)
+
 
 class Collator:
     """Makes model input out of samples: gathers histories, candidates, and distinct items."""
 
-    def __init__(self, corpus: Corpus, split: Split, features: Gatherer, max_history: int) -> None:
+    def __init__(self, corpus: Corpus, split: Split, features: Features, max_history: int) -> None:
         self._corpus, self._split = corpus, split
         self._features, self._max_history = features, max_history
         self._number = Numbering(corpus.item_count)
@@ -167,7 +161,7 @@ def share(start: int, stop: int, rank: int, world: int) -> tuple[int, int]:
     return start + size * rank // world, start + size * (rank + 1) // world
 
 
-def ahead(source: Iterator[T], depth: int = 2) -> Iterator[T]:
+def ahead(source: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """The same values, made by a thread that keeps up to `depth` of them ready."""
     ready: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
     stop = threading.Event()

@@ -1,0 +1,50 @@
+"""What jobs share within a process: a warm worker opens it once and serves many trials with it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+from legoray.data.corpus import Corpus
+from legoray.data.load import load_corpus, read_manifest
+from legoray.data.recipes import Recipe
+from legoray.model.features import Features, open_features
+
+
+class ProcessCache:
+    """The values used last, by key."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The value of a key, made now if it is not there."""
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = make()
+                while len(self._values) > self._most:
+                    self._values.popitem(last=False)
+            self._values.move_to_end(key)
+            return self._values[key]
+
+
+_CORPORA = ProcessCache(2)
+_FEATURES = ProcessCache(16)
+
+
+def shared_corpus(tables: Path) -> Corpus:
+    """The corpus of prepared tables, read once per process and content."""
+    stamp = (tables / "manifest.json").stat().st_mtime_ns if tables.is_dir() else 0
+    return _CORPORA.get((str(tables), stamp), lambda: load_corpus(tables))
+
+
+def shared_features(recipe: Recipe, tables: Path, home: Path) -> Features:
+    """The features of a recipe, opened once per process and content of the tables."""
+    fingerprint = read_manifest(tables).fingerprint
+    key = (recipe, str(tables), str(home), fingerprint)
+    return _FEATURES.get(key, lambda: open_features(recipe, tables, home))

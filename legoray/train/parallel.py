@@ -1,0 +1,89 @@
+"""Several workers train as one: gradients are summed over all of them before each step.
+
+This is distributed data parallel training with one buffer for all gradients, in place of torch's
+wrapper, for two reasons. Every worker takes part in every step whatever happened in its own: it
+may have no sample, run out of memory, or have parameters that its samples do not touch, and the
+others neither hang nor fail. And the loss travels in the same buffer: all workers see the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+
+class Gradients:
+    """The gradients of all trained parameters as views of one flat tensor per dtype."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], world: int = 1) -> None:
+        self._world = world
+        device = parameters[0].device
+        kinds = dict.fromkeys([torch.float32, *(p.dtype for p in parameters)])
+        self._flat: list[Tensor] = []
+        self._gradients: list[Tensor] = []
+        for dtype in kinds:
+            own = [p for p in parameters if p.dtype == dtype]
+            size = sum(p.numel() for p in own)
+            extra = 2 if dtype == torch.float32 else 0
+            flat = torch.zeros(size + extra, dtype=dtype, device=device)
+            sizes = [p.numel() for p in own]
+            for parameter, view in zip(own, flat[:size].split(sizes), strict=True):
+                parameter.grad = view.view_as(parameter)
+            self._flat.append(flat)
+            self._gradients.append(flat[:size])
+        self.loss, self._failed = self._flat[0][-2], self._flat[0][-1]
+
+    def clear(self) -> None:
+        """Start a step: all gradients and the loss are 0."""
+        for flat in self._flat:
+            flat.zero_()
+
+    def sum_over_workers(self, *, failed: bool) -> bool:
+        """Add up gradients and loss; whether the step failed on any worker."""
+        if failed:
+            self.clear()
+        if self._world == 1:
+            return failed
+        self._failed.fill_(float(failed))
+        for flat in self._flat:
+            dist.all_reduce(flat)
+        return bool(self._failed > 0)
+
+    def clip(self, limit: float) -> None:
+        """Scale all gradients so that their joint norm is at most `limit`."""
+        norms = torch.stack([g.norm().float() for g in self._gradients])
+        scale = (limit / (norms.norm() + 1e-6)).clamp(max=1.0)
+        for gradient in self._gradients:
+            gradient.mul_(scale.to(gradient.dtype))
+
+
+def same_start(parameters: Sequence[nn.Parameter], world: int) -> None:
+    """Give all workers the first one's weights."""
+    if world > 1:
+        for parameter in parameters:
+            dist.broadcast(parameter.data, src=0)
+
+
+def first_alone(work: Callable[[], bool], rank: int, world: int) -> bool:
+    """Let the first worker alone do something, and tell all of them what came of it.
+
+    Raises:
+        RuntimeError: the first worker failed; there, its own error is raised.
+    """
+    done: list[bool | str] = [False]
+    failure: BaseException | None = None
+    if rank == 0:
+        try:
+            done[0] = work()
+        except BaseException as error:
+            failure, done[0] = error, f"{type(error).__name__}: {error}"
+    if world > 1:
+        dist.broadcast_object_list(done, src=0)
+    if failure is not None:
+        raise failure
+    if isinstance(done[0], str):
+        raise RuntimeError(f"the first worker failed: {done[0]}")
+    return bool(done[0])
