@@ -71,6 +71,7 @@ class SweepInfo(Strict):
     versions: dict[str, str] = Field(default_factory=dict)
     created: float = 0.0
     state: Literal["searching", "finals", "finished", "interrupted"] = "searching"
+    ended: str = ""  # why the search (not its finals) ended: trials, hours, exhausted
 
 
 R = TypeVar("R", bound=Strict)

@@ -1,0 +1,89 @@
+"""After the search: the best models trained anew on other seeds, and measured once on the test."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from legoray.records import TrialRecord, digest
+from legoray.search.sweep import Sweep, trial_key
+
+
+@dataclass(frozen=True)
+class Final:
+    """A training whose configuration is known: its key, and what the search chose in it."""
+
+    key: str
+    config: dict[str, Any]
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+def ranked(records: list[TrialRecord], select: str, mode: str) -> list[TrialRecord]:
+    """Trials of the search by their best validation value, best first.
+
+    Trials that ran to their end come before those that were stopped: a stopped one was behind.
+    """
+    usable = [
+        r
+        for r in records
+        if r.phase == "search"
+        and r.status in ("completed", "pruned")
+        and math.isfinite(r.best.get(select, math.nan))
+    ]
+    sign = -1.0 if mode == "max" else 1.0
+    return sorted(usable, key=lambda r: (r.status != "completed", sign * r.best[select], r.number))
+
+
+def finals_of(sweep: Sweep, top: int, seeds: int, select: str, mode: str) -> list[Final]:
+    """The final trainings: the best `top` configurations, each on `seeds` seeds of its own.
+
+    The seeds are not the search's: the seed that won was lucky more often than not.
+    """
+    found: list[Final] = []
+    best = {r.key: r for r in reversed(ranked(sweep.of("search"), select, mode))}
+    for record in list(reversed(best.values()))[:top]:
+        for number in range(1, seeds + 1):
+            config = {**record.config, "seed": int(record.config["seed"]) + number}
+            found.append(Final(trial_key(config, sweep.info), config, record.params))
+    return found
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One composition's final trainings together."""
+
+    label: str
+    config: str  # a digest of the configuration without its seed
+    seeds: int
+    mean: dict[str, float]
+    std: dict[str, float]  # sample standard deviation; 0 for one seed
+    valid: float
+
+
+def summaries(sweep: Sweep, select: str) -> list[Summary]:
+    """Mean and standard deviation over the seeds of each configuration that was tested."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in sweep.of("final"):
+        if record.status == "completed":
+            bare = {k: v for k, v in record.config.items() if k != "seed"}
+            groups.setdefault(digest(bare), []).append(record)
+    return [_summary(name, records, select) for name, records in groups.items()]
+
+
+def _summary(name: str, records: list[TrialRecord], select: str) -> Summary:
+    shared = set.intersection(*(set(r.test) for r in records))
+    columns = {m: [r.test[m] for r in records] for m in sorted(shared)}
+    return Summary(
+        label=records[0].label,
+        config=name,
+        seeds=len(records),
+        mean={m: statistics.fmean(values) for m, values in columns.items()},
+        std={m: _spread(values) for m, values in columns.items()},
+        valid=statistics.fmean(r.best.get(select, math.nan) for r in records),
+    )
+
+
+def _spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

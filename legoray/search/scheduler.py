@@ -1,0 +1,108 @@
+"""Which trials go on: Ray Tune's schedulers on the validation value of every epoch.
+
+None of them pauses a trial: a paused one would give up its warm slot. They judge the search's
+trials alone, never the final ones, and nothing but epochs that have a value.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
+from ray.tune.schedulers.trial_scheduler import TrialScheduler
+
+from legoray.config import SchedulerConfig
+from legoray.records import TrialRecord
+from legoray.search.phases import Goal
+
+BRACKETS = 3  # of hyperband: trials are spread over different grace periods
+
+
+def make_scheduler(
+    config: SchedulerConfig, epochs: int, goal: Goal, earlier: list[TrialRecord]
+) -> SearchScheduler:
+    """The scheduler of a search.
+
+    Args:
+        config: which one, and its settings.
+        epochs: the longest training that the space allows.
+        goal: what is compared.
+        earlier: ended trials of the same sweep, which new ones are compared with as well.
+    """
+    scheduler = SearchScheduler(_inner(config, epochs, goal.mode))
+    for record in earlier:
+        scheduler.replay(record, goal)
+    return scheduler
+
+
+def _inner(config: SchedulerConfig, epochs: int, mode: str) -> TrialScheduler:
+    common: dict[str, Any] = {"time_attr": "epoch", "metric": "value", "mode": mode}
+    if config.name == "none":
+        return FIFOScheduler()
+    if config.name == "median":
+        # Without the endless time slice the rule pauses trials while it knows too few.
+        return MedianStoppingRule(
+            grace_period=config.grace_epochs, min_time_slice=math.inf, hard_stop=True, **common
+        )
+    brackets = BRACKETS if config.name == "hyperband" else 1
+    longest = max(epochs, config.grace_epochs)
+    possible = int(math.log(longest / config.grace_epochs, config.reduction) + 1e-9) + 1
+    return AsyncHyperBandScheduler(
+        max_t=longest + 1,  # a trial ends by itself; at `max_t` Tune would end it too early
+        grace_period=config.grace_epochs,
+        reduction_factor=config.reduction,
+        brackets=min(brackets, possible),
+        **common,
+    )
+
+
+class _Past:
+    """Stands for a trial of an earlier run of the sweep."""
+
+    def __init__(self, record: TrialRecord) -> None:
+        self.trial_id = f"record-{record.number}"
+
+
+class SearchScheduler(FIFOScheduler):
+    """Passes on to another scheduler what it is to judge: the epochs of the search's trials."""
+
+    def __init__(self, inner: TrialScheduler) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        return True
+
+    def replay(self, record: TrialRecord, goal: Goal) -> None:
+        """Let the inner scheduler see the epochs of an ended trial again."""
+        past, best = _Past(record), None
+        better = max if goal.mode == "max" else min
+        self._inner.on_trial_add(None, past)
+        for epoch in record.epochs:
+            value = epoch.get(goal.select, math.nan)
+            if math.isfinite(value):
+                best = value if best is None else better(best, value)
+                self._inner.on_trial_result(None, past, {"epoch": epoch["epoch"], "value": best})
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        if _searched(trial):
+            self._inner.on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if not _searched(trial) or not _has_value(result):
+            return TrialScheduler.CONTINUE
+        return self._inner.on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if _searched(trial) and _has_value(result):
+            self._inner.on_trial_complete(tune_controller, trial, result)
+
+
+def _searched(trial: Any) -> bool:
+    return trial.config.get("phase") == "search"
+
+
+def _has_value(result: dict[str, Any]) -> bool:
+    value = result.get("value")
+    return isinstance(value, float | int) and math.isfinite(value)

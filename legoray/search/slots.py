@@ -1,0 +1,243 @@
+"""Warm slots: TorchTrainer worker groups that serve one trial after another.
+
+A TorchTrainer of its own costs a trial ten seconds and eight processes; a slot costs that once. The
+worker's loop takes jobs from the mailbox and calls the train function for each, until the slot is
+closed. What a job needs (corpus, tokens, hidden states) stays open in the worker between jobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import importlib
+import socket
+import threading
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from legoray.config import Strict
+from legoray.errors import InfeasibleError, InputError
+from legoray.search.mailbox import Message
+from legoray.train.job import Job, Outcome, Report, Runtime, Stopped
+
+POLL = 5.0  # seconds a worker waits for a job before it looks again
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+DISK_WORDS = ("No space left on device", "Disk quota exceeded", "code: 28", "code: 122")
+TrainFunction = Callable[[Job, Runtime, Report], Outcome]
+
+
+class SlotSettings(Strict):
+    """What all slots of a sweep have in common; plain data, sent to every node."""
+
+    trainer: str = "warm"  # warm | per_trial | local
+    workers: int = 1
+    cpus_per_worker: int = 1
+    gpus_per_worker: float = 0.0
+    storage: str = ""  # absolute folder where Ray keeps its own notes
+    train_fn: str = "legoray.train.loop:train"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a slot is given: its settings, the mailbox's handle and the corpus in shared memory.
+
+    `corpus` is an ObjectRef, in a list so that passing it on does not fetch it.
+    """
+
+    settings: SlotSettings
+    mailbox: Any
+    corpus: list[Any]
+
+
+def train_function(path: str) -> TrainFunction:
+    """The function behind `package.module:name`."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def node_name() -> str:
+    """This machine and the Ray node on it, as records show it."""
+    import ray
+
+    return f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
+
+
+class WarmSlot:
+    """One worker group, started in a thread of the process that owns it."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self.name = f"slot-{uuid.uuid4().hex[:8]}"
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._fit, name=self.name, daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def close(self, wait: float = 5.0) -> None:
+        """Let the workers end; what still runs is stopped at its next report."""
+        import ray
+
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self._shared.mailbox.close.remote(self.name), timeout=wait)
+        self._thread.join(wait)
+
+    def _fit(self) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        settings = self._shared.settings
+        resources: dict[str, float] = {"CPU": settings.cpus_per_worker}
+        if settings.gpus_per_worker:
+            resources["GPU"] = settings.gpus_per_worker
+        trainer = TorchTrainer(
+            serve,
+            train_loop_config={"shared": self._shared, "slot": self.name},
+            scaling_config=ScalingConfig(
+                num_workers=settings.workers,
+                use_gpu=settings.gpus_per_worker > 0,
+                resources_per_worker=resources,
+            ),
+            run_config=RunConfig(
+                name=self.name,
+                storage_path=settings.storage,
+                failure_config=FailureConfig(max_failures=-1),
+            ),
+        )
+        try:
+            trainer.fit()
+        except BaseException as error:
+            self.error = error
+
+
+def serve(config: dict[str, Any]) -> None:
+    """The loop of one TorchTrainer worker: jobs of its slot, one after another."""
+    shared: Shared = config["shared"]
+    runtime = torch_runtime(shared)
+    while True:
+        order = _order(shared.mailbox, config["slot"], runtime)
+        if order is None:
+            continue
+        if order.get("closed"):
+            return
+        desk = Desk(shared.mailbox, config["slot"], order["ticket"], runtime.rank)
+        run_ticket(train_function(shared.settings.train_fn), order["job"], runtime, desk)
+
+
+def _order(mailbox: Any, slot: str, runtime: Runtime) -> Message | None:
+    """Rank 0 asks for a job; every rank gets the same answer."""
+    import ray
+
+    order: list[Message | None] = [None]
+    if runtime.rank == 0:
+        order[0] = ray.get(mailbox.take.remote(slot, POLL))
+    if runtime.world > 1:
+        import torch.distributed
+
+        torch.distributed.broadcast_object_list(order, src=0)
+    return order[0]
+
+
+def torch_runtime(shared: Shared) -> Runtime:
+    """The runtime of a TorchTrainer worker: rank, device, and the corpus mapped from memory."""
+    import ray
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    context = ray.train.get_context()
+    threads = shared.settings.cpus_per_worker
+    torch.set_num_threads(threads)
+    return Runtime(
+        corpus=ray.get(shared.corpus[0]),
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        device=ray.train.torch.get_device(),
+        threads=threads,
+    )
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where the reports of one ticket go."""
+
+    mailbox: Any
+    slot: str
+    ticket: str
+    rank: int = 0
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Hand over an epoch's metrics (rank 0 alone).
+
+        Raises:
+            Stopped: the trial has been stopped.
+        """
+        import ray
+
+        message = {"status": "running", "metrics": metrics, "node": node_name()}
+        if self.rank == 0 and not ray.get(
+            self.mailbox.report.remote(self.slot, self.ticket, message)
+        ):
+            raise Stopped
+
+    def finish(self, message: Message) -> None:
+        import ray
+
+        message = {**message, "node": node_name()}
+        ray.get(self.mailbox.finish.remote(self.slot, self.ticket, message))
+
+
+def run_ticket(train: TrainFunction, job: str, runtime: Runtime, desk: Desk) -> None:
+    """Train one job and hand over what came of it.
+
+    With several ranks a failure of one leaves the others waiting in a collective call: the whole
+    group is given up (the raise), and TorchTrainer builds a new one.
+    """
+    failure: BaseException | None = None
+    message: Message = {}
+    with _clean_memory():
+        try:
+            outcome = train(Job.model_validate_json(job), runtime, desk.report)
+            message = {"status": "completed", "outcome": outcome.model_dump()}
+        except Exception as error:
+            failure = error
+            message = failure_message(error)
+    if desk.rank == 0 or failure is not None:
+        desk.finish(message)
+    if failure is not None and runtime.world > 1 and not isinstance(failure, InfeasibleError):
+        raise failure
+
+
+def failure_message(error: Exception) -> Message:
+    """What a trial that ended with an exception says of itself."""
+    reason = f"{type(error).__name__}: {error}".strip()
+    if isinstance(error, InfeasibleError):
+        return {"status": "infeasible", "reason": str(error)}
+    if disk_trouble(error):
+        return {"status": "disk", "reason": str(error)}
+    if isinstance(error, InputError):
+        return {"status": "failed", "reason": str(error)}
+    return {"status": "failed", "reason": reason, "trace": traceback.format_exc()}
+
+
+def disk_trouble(error: BaseException) -> bool:
+    """Whether an exception says that the disk is full or must not be written."""
+    number = getattr(error, "errno", None)
+    return number in DISK or any(words in str(error) for words in DISK_WORDS)
+
+
+@contextlib.contextmanager
+def _clean_memory() -> Iterator[None]:
+    """Give a job's memory back before the next one starts."""
+    import torch
+
+    yield
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,278 @@
+"""The sweep's folder: opening it, going on with it, and the records of its trials.
+
+The records are the truth. A trial's record reaches its final status before Optuna or MLflow hear of
+it, so whatever dies between the two is repaired from the record.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import legoray
+from legoray.config import SpaceConfig
+from legoray.data.schema import Manifest
+from legoray.errors import InputError, Problem
+from legoray.records import (
+    Phase,
+    SweepInfo,
+    TrialRecord,
+    digest,
+    read_json,
+    read_trials,
+    write_json,
+)
+from legoray.search.lock import SweepLock
+from legoray.yamlfile import Document, dotted, parse_yaml
+
+MAY_DIFFER = ("search.trials", "final")
+ENDED = ("completed", "pruned", "infeasible", "failed")
+
+
+class SpaceLike(Protocol):
+    """What a sweep wants to know of a search space."""
+
+    @property
+    def config(self) -> SpaceConfig: ...
+
+    @property
+    def document(self) -> Document: ...
+
+
+def trial_key(config: dict[str, Any], info: SweepInfo, extra: str = "") -> str:
+    """The key of a training: equal configuration, data and protocol give equal keys."""
+    content = {"config": config, "fingerprint": info.fingerprint, "protocol": info.protocol}
+    return digest({**content, "extra": extra} if extra else content)
+
+
+class Sweep:
+    """An open sweep: its folder, what its trials share, and their records."""
+
+    def __init__(self, folder: Path, info: SweepInfo, lock: SweepLock | None = None) -> None:
+        self.folder, self.info = folder, info
+        self._lock = lock
+        self.records: dict[int, TrialRecord] = {r.number: r for r in read_trials(folder)}
+
+    def of(self, *phases: Phase) -> list[TrialRecord]:
+        """The records of some phases, in order of number."""
+        return [r for _, r in sorted(self.records.items()) if r.phase in phases]
+
+    def find(self, key: str, phase: Phase) -> TrialRecord | None:
+        """The record of a training, if there is one."""
+        return next((r for r in self.of(phase) if r.key == key), None)
+
+    def done(self) -> int:
+        """How many trials of the search have come to an end."""
+        return sum(r.status in ENDED for r in self.of("search"))
+
+    def begin(
+        self, key: str, phase: Phase, label: str, config: dict[str, Any], params: dict[str, Any]
+    ) -> TrialRecord:
+        """The record of a training that is about to run: the one it had before, or a new one."""
+        known = self.find(key, phase)
+        if known is not None:
+            return self.change(known.number, status="running", reason="", ended=None)
+        number = max(self.records, default=-1) + 1
+        record = TrialRecord(
+            number=number,
+            key=key,
+            phase=phase,
+            label=label,
+            config=config,
+            params=params,
+            started=time.time(),
+        )
+        self._save(record)
+        return record
+
+    def change(self, number: int, **changes: Any) -> TrialRecord:
+        """Rewrite a record with some fields changed."""
+        record = self.records[number].model_copy(update=changes)
+        self._save(record)
+        return record
+
+    def _save(self, record: TrialRecord) -> None:
+        write_json(self.folder / "trials" / f"{record.number}.json", record)
+        self.records[record.number] = record
+
+    def set_state(self, state: str, **changes: Any) -> None:
+        """Note how far the sweep is."""
+        self.info = self.info.model_copy(update={"state": state, **changes})
+        write_json(self.folder / "sweep.json", self.info)
+
+    def model_folder(self, key: str) -> Path:
+        """Where a training keeps its checkpoint and its best model."""
+        return self.folder / "models" / key
+
+    def interrupt(self) -> int:
+        """Mark what still runs as interrupted; the number of such trials."""
+        running = [r for r in self.records.values() if r.status == "running"]
+        for record in running:
+            self.change(record.number, status="interrupted", reason="the search was interrupted")
+        return len(running)
+
+    def tidy(self) -> None:
+        """Delete the checkpoints of trials that have ended, and Ray's notes."""
+        live = {r.key for r in self.records.values() if r.status not in ENDED}
+        for record in self.records.values():
+            if record.key not in live:
+                shutil.rmtree(self.model_folder(record.key) / "last", ignore_errors=True)
+        shutil.rmtree(self.folder / "ray", ignore_errors=True)
+
+    def close(self) -> None:
+        """Let another driver have the sweep."""
+        if self._lock is not None:
+            self._lock.release()
+
+
+def open_sweep(
+    space: SpaceLike, folder: Path, tables: Path, manifest: Manifest, *, fresh: bool = False
+) -> Sweep:
+    """Create the sweep's folder, or go on with the one that is there.
+
+    Raises:
+        InputError: another driver runs this sweep, its space or data have changed, its files are
+            damaged, or the folder cannot be written.
+    """
+    lock = SweepLock(folder / "lock.json").acquire()
+    try:
+        if fresh and (folder / "sweep.json").exists():
+            lock.release()
+            _set_aside(folder)
+            lock = SweepLock(folder / "lock.json").acquire()
+        new = not (folder / "sweep.json").exists()
+        info = new_info(space, tables, manifest)
+        if not new:
+            info = _same_sweep(space, folder, read_json(folder / "sweep.json", SweepInfo), info)
+        sweep = Sweep(folder, info, lock)
+        _copy_space(space, folder)
+        write_json(folder / "sweep.json", info)
+        return sweep
+    except BaseException:
+        lock.release()
+        raise
+
+
+def new_info(space: SpaceLike, tables: Path, manifest: Manifest) -> SweepInfo:
+    """What the trials of a new sweep have in common."""
+    config = space.config
+    protocol = dict(manifest.protocol)
+    protocol["metrics"] = ",".join(config.evaluate.metrics)
+    protocol["metrics_group"] = config.evaluate.group or manifest.group
+    return SweepInfo(
+        id=uuid.uuid4().hex,
+        name=config.name,
+        space_file=str(space.document.path),
+        space_hash=digest(_fixed(space.document.data)),
+        data=manifest.name,
+        data_title=manifest.title,
+        synthetic=manifest.synthetic,
+        tables=str(tables),
+        fingerprint=manifest.fingerprint,
+        protocol=protocol,
+        select=config.evaluate.select,
+        seed=config.seed,
+        git_revision=git_revision(),
+        versions=versions(),
+        created=time.time(),
+    )
+
+
+def _same_sweep(space: SpaceLike, folder: Path, old: SweepInfo, new: SweepInfo) -> SweepInfo:
+    """The info of a sweep that goes on, provided that it is the same search on the same data."""
+    again = "start it anew with --fresh, or give the space another name"
+    if old.space_hash != new.space_hash:
+        raise InputError(*_change_problems(space, folder, again))
+    if (old.fingerprint, old.protocol) != (new.fingerprint, new.protocol):
+        what = "the data" if old.fingerprint != new.fingerprint else "the evaluation protocol"
+        raise InputError(
+            Problem(new.tables, f"{what} changed since the sweep in {folder} began", again)
+        )
+    return old.model_copy(update={"tables": new.tables, "space_file": new.space_file})
+
+
+def _change_problems(space: SpaceLike, folder: Path, hint: str) -> Iterator[Problem]:
+    """One problem per value of the space file that is not as the sweep began."""
+    data = _fixed(space.document.data)
+    old: Any = {}
+    if (folder / "space.yaml").exists():
+        text = (folder / "space.yaml").read_text(encoding="utf-8")
+        old = _fixed(parse_yaml(text, folder / "space.yaml").data)
+    changed = sorted(_differences(old, data, ()), key=str) or [()]
+    for keys in changed:
+        message = f"has changed since the sweep in {folder} began"
+        yield Problem(space.document.where(keys), message, hint)
+
+
+def _differences(old: Any, new: Any, at: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if key not in old or key not in new:
+                yield (*at, key)
+            else:
+                yield from _differences(old[key], new[key], (*at, key))
+    elif old != new:
+        yield at
+
+
+def _fixed(data: dict[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The space file's content without what may differ when a sweep goes on."""
+    kept = {k: v for k, v in data.items() if dotted((*at, k)) not in MAY_DIFFER}
+    if not at and isinstance(kept.get("search"), dict):
+        kept["search"] = _fixed(kept["search"], ("search",))
+    if not at and not kept.get("search", True):
+        del kept["search"]
+    return kept
+
+
+def _set_aside(folder: Path) -> None:
+    """Rename an earlier sweep's folder after the time at which it is set aside."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    try:
+        os.rename(folder, folder.with_name(f"{folder.name}-{stamp}-{os.urandom(2).hex()}"))
+    except OSError as error:
+        raise InputError(Problem(str(folder), f"cannot be set aside: {error.strerror}")) from None
+
+
+def _copy_space(space: SpaceLike, folder: Path) -> None:
+    source = space.document.path
+    target = folder / "space.yaml"
+    try:
+        temporary = target.with_suffix(".tmp")
+        temporary.write_bytes(source.read_bytes())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise InputError(Problem(str(target), f"cannot be written: {error.strerror}")) from None
+
+
+def git_revision() -> str:
+    """The revision of the code that runs; empty where it is no git checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(legoray.__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"legoray": legoray.__version__}
+    for name in ("torch", "transformers", "peft", "ray", "optuna"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,237 @@
+"""Where a trial's training runs: in a warm slot, in a TorchTrainer of its own, or right here.
+
+`TrialRunner` is what Ray Tune sees. Its `step` returns one message of the training at a time: an
+epoch's metrics (`status: running`) or, as the last one, what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import queue
+import threading
+import uuid
+from typing import Any, Protocol
+
+from ray import tune
+
+from legoray.search.mailbox import Message
+from legoray.search.slots import (
+    Shared,
+    WarmSlot,
+    failure_message,
+    node_name,
+    train_function,
+)
+from legoray.train.job import Job, Outcome, Runtime, Stopped
+
+WAIT = 2.0  # seconds between two looks at whether the slot is alive
+
+
+class Source(Protocol):
+    """Something that trains jobs, one at a time, and tells of it in messages."""
+
+    def start(self, key: str, job: str) -> None: ...
+
+    def next(self) -> Message: ...
+
+    def cancel(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class SlotSource:
+    """Trains in a TorchTrainer worker group, which is kept for the next job if `keep`."""
+
+    def __init__(self, shared: Shared, *, keep: bool) -> None:
+        self._shared, self._keep = shared, keep
+        self._slot: WarmSlot | None = None
+        self._ticket = ""
+
+    def start(self, key: str, job: str) -> None:
+        import ray
+
+        if self._slot is None or not self._slot.alive:
+            self._slot = WarmSlot(self._shared)
+        self._ticket = uuid.uuid4().hex
+        ray.get(self._shared.mailbox.submit.remote(self._slot.name, self._ticket, key, job))
+
+    def next(self) -> Message:
+        """The next message.
+
+        Raises:
+            RuntimeError: the worker group cannot be started or has ended; Tune tries elsewhere.
+        """
+        import ray
+
+        assert self._slot is not None
+        while True:
+            waiting = self._shared.mailbox.next.remote(self._slot.name, self._ticket, WAIT)
+            message = ray.get(waiting)
+            if message is not None:
+                break
+            if not self._slot.alive:
+                raise RuntimeError(f"the worker group has ended: {self._slot.error}")
+        if message["status"] != "running":
+            self._ticket = ""
+            if not self._keep:
+                self.close()
+        return message
+
+    def cancel(self) -> None:
+        import ray
+
+        if self._ticket and self._slot is not None:
+            ray.get(self._shared.mailbox.cancel.remote(self._slot.name, self._ticket))
+            self._ticket = ""
+
+    def close(self) -> None:
+        if self._slot is not None:
+            self._slot.close()
+            self._slot = None
+
+
+class LocalSource:
+    """Trains in a thread of the Tune actor itself: no TorchTrainer, one worker."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._training: _LocalTraining | None = None
+        self._runtime: Runtime | None = None
+
+    def start(self, key: str, job: str) -> None:
+        self.cancel()
+        if self._runtime is None:
+            self._runtime = _local_runtime(self._shared)
+        self._training = _LocalTraining(self._shared.settings.train_fn, job, self._runtime)
+
+    def next(self) -> Message:
+        assert self._training is not None
+        return self._training.next()
+
+    def cancel(self) -> None:
+        if self._training is not None:
+            self._training.stop()
+            self._training = None
+
+    def close(self) -> None:
+        self.cancel()
+
+
+class _LocalTraining:
+    """One training in a thread that waits for the verdict after every report."""
+
+    def __init__(self, train_fn: str, job: str, runtime: Runtime) -> None:
+        self._messages: queue.Queue[Message] = queue.Queue()
+        self._verdicts: queue.Queue[bool] = queue.Queue()
+        self._pending = False
+        self._args = (train_fn, job, runtime)
+        self._node = node_name()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def next(self) -> Message:
+        if self._pending:
+            self._verdicts.put(True)
+        message = self._messages.get()
+        self._pending = message["status"] == "running"
+        return message
+
+    def stop(self, wait: float = 30.0) -> None:
+        self._verdicts.put(False)
+        self._thread.join(wait)
+
+    def _report(self, metrics: dict[str, float]) -> None:
+        self._messages.put({"status": "running", "metrics": metrics, "node": self._node})
+        if not self._verdicts.get():
+            raise Stopped
+
+    def _run(self) -> None:
+        train_fn, job, runtime = self._args
+        message: Message
+        try:
+            train = train_function(train_fn)
+            outcome: Outcome = train(Job.model_validate_json(job), runtime, self._report)
+            message = {"status": "completed", "outcome": outcome.model_dump()}
+        except Exception as error:
+            message = failure_message(error)
+        self._messages.put({**message, "node": self._node, "takes": 1})
+
+
+def _local_runtime(shared: Shared) -> Runtime:
+    import ray
+    import torch
+
+    torch.set_num_threads(shared.settings.cpus_per_worker)
+    device = torch.device("cuda" if shared.settings.gpus_per_worker else "cpu")
+    corpus = ray.get(shared.corpus[0])
+    return Runtime(corpus=corpus, device=device, threads=shared.settings.cpus_per_worker)
+
+
+def open_source(shared: Shared) -> Source:
+    """The source that the settings name."""
+    if shared.settings.trainer == "local":
+        return LocalSource(shared)
+    return SlotSource(shared, keep=shared.settings.trainer == "warm")
+
+
+def _outcome(message: Message) -> Message:
+    return message.get("outcome") or {"epochs": []}
+
+
+class TrialRunner(tune.Trainable):
+    """A Tune actor: runs one trial after another on its source.
+
+    Nothing is started before the first `step`: Tune makes actors that it then throws away.
+    """
+
+    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
+        assert shared is not None
+        self._source = open_source(shared)
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._order = config
+        self._started = False
+        self._best: float | None = config["best"]
+        self._epochs = int(json.loads(config["job"])["config"]["train"]["epochs"])
+
+    def step(self) -> dict[str, Any]:
+        """One message of the training as Tune's result.
+
+        The report of the last epoch is held back and the outcome returned in its place, so that no
+        scheduler stops a trial that has nothing left to do.
+        """
+        if not self._started:
+            self._source.start(self._order["key"], self._order["job"])
+            self._started = True
+        message = self._source.next()
+        while message["status"] == "running" and message["metrics"]["epoch"] >= self._epochs:
+            message = self._source.next()
+        return self._result(message)
+
+    def _result(self, message: Message) -> dict[str, Any]:
+        """What schedulers and searchers read (`epoch`, `value`: the best so far), and the rest."""
+        status = message["status"]
+        epochs = [message["metrics"]] if status == "running" else _outcome(message)["epochs"]
+        better = max if self._order["mode"] == "max" else min
+        select = self._order["select"]
+        for value in (epoch.get(select, math.nan) for epoch in epochs):
+            if math.isfinite(value):
+                self._best = value if self._best is None else better(self._best, value)
+        result = {"status": status, "message": message, "done": status != "running"}
+        if epochs:
+            result |= {"epoch": int(epochs[-1]["epoch"]), select: epochs[-1].get(select, math.nan)}
+        if self._best is not None and status in ("running", "completed"):
+            result["value"] = self._best
+        return result
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial; what still runs of the last one is stopped."""
+        self._source.cancel()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self._source.cancel()
+        self._source.close()

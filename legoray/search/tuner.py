@@ -1,0 +1,159 @@
+"""One Ray Tune run over a sweep: proposals, schedulers, slots and records put together."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from legoray.config import SearchConfig
+from legoray.errors import InputError, Problem
+from legoray.search.finals import Final
+from legoray.search.mailbox import Mailbox
+from legoray.search.phases import Budget, Goal, Phases
+from legoray.search.scheduler import SearchScheduler, make_scheduler
+from legoray.search.scribe import Halt, Scribe, Watcher
+from legoray.search.slots import Shared, SlotSettings
+from legoray.search.sweep import ENDED, Sweep
+from legoray.search.trainers import TrialRunner
+
+LOSSES = 5  # times that a trial may lose its Tune actor (with its node) before it counts as failed
+BYTES = 1024.0  # of memory that a trial reserves: something, since the CPUs are its workers'
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run of trials needs to know."""
+
+    search: SearchConfig
+    budget: Budget
+    goal: Goal
+    epochs: int  # the longest training that the space allows
+    home: str
+    finals: Callable[[], list[Final]]
+    train_fn: str = SlotSettings().train_fn
+    watchers: list[Watcher] = field(default_factory=list)
+
+
+def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Halt) -> str:
+    """Run the search's trials and the final ones; returns why the search ended.
+
+    Args:
+        sweep: the open sweep; its records are kept up to date.
+        study: proposes configurations.
+        corpus: ObjectRef of the corpus.
+        plan: see there.
+        halt: ends the run early.
+
+    Raises:
+        InputError: the cluster is too small for one trial, or records cannot be written.
+    """
+    _quiet()
+    concurrent = slots_that_fit(plan.search)
+    settings = slot_settings(plan, str(sweep.folder / "ray"))
+    mailbox = open_mailbox()
+    phases = Phases(
+        sweep, study, goal=plan.goal, budget=plan.budget, home=plan.home, finals=plan.finals
+    )
+    shared = Shared(settings, mailbox, [corpus])
+    try:
+        tune.run(
+            tune.with_parameters(TrialRunner, shared=shared),
+            name="tune",
+            storage_path=settings.storage,
+            config={},
+            num_samples=-1,
+            search_alg=phases,
+            scheduler=_scheduler(sweep, plan),
+            resources_per_trial=trial_resources(settings),
+            max_concurrent_trials=concurrent,
+            reuse_actors=plan.search.trainer != "per_trial",
+            max_failures=LOSSES,
+            raise_on_failed_trial=False,
+            stop=halt,
+            callbacks=[Scribe(sweep, goal=plan.goal, halt=halt, watchers=plan.watchers)],
+            verbose=0,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        )
+    finally:
+        ray.kill(mailbox)
+    return phases.why
+
+
+def _scheduler(sweep: Sweep, plan: Plan) -> SearchScheduler:
+    earlier = [r for r in sweep.of("search") if r.status in ENDED]
+    return make_scheduler(plan.search.scheduler, plan.epochs, plan.goal, earlier)
+
+
+def _name(trial: Any) -> str:
+    return f"trial-{trial.config['number']}-{trial.trial_id}"
+
+
+def slot_settings(plan: Plan, storage: str) -> SlotSettings:
+    """The slots' settings of a plan."""
+    search = plan.search
+    return SlotSettings(
+        trainer=search.trainer,
+        workers=search.workers,
+        cpus_per_worker=search.cpus_per_worker,
+        gpus_per_worker=search.gpus_per_worker,
+        storage=storage,
+        train_fn=plan.train_fn,
+    )
+
+
+def trial_resources(settings: SlotSettings) -> dict[str, float]:
+    """What a Tune actor holds: next to nothing, unless it trains itself."""
+    if settings.trainer != "local":
+        return {"memory": BYTES}
+    gpu = {"gpu": settings.gpus_per_worker} if settings.gpus_per_worker else {}
+    return {"cpu": float(settings.cpus_per_worker), **gpu}
+
+
+def slots_that_fit(search: SearchConfig) -> int:
+    """How many trials run at once: as many as fit into the cluster, or fewer if so configured.
+
+    Raises:
+        InputError: not even one fits.
+    """
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    workers = sum(_workers_on(node, search) for node in nodes)
+    fitting = workers // search.workers
+    if not fitting:
+        cpus = sum(n.get("CPU", 0) for n in nodes)
+        gpus = sum(n.get("GPU", 0) for n in nodes)
+        need = f"{search.workers} worker(s) of {search.cpus_per_worker} CPU(s)"
+        if search.gpus_per_worker:
+            need += f" and {search.gpus_per_worker:g} GPU(s)"
+        message = f"a trial needs {need}, the cluster has {cpus:g} CPU(s) and {gpus:g} GPU(s)"
+        raise InputError(Problem("search", message, "lower workers or cpus_per_worker"))
+    return min(fitting, search.concurrent or fitting)
+
+
+def _workers_on(node: dict[str, float], search: SearchConfig) -> int:
+    fitting = node.get("CPU", 0) // search.cpus_per_worker
+    if search.gpus_per_worker:
+        fitting = min(fitting, node.get("GPU", 0) // search.gpus_per_worker)
+    return int(fitting)
+
+
+def open_mailbox() -> Any:
+    """The mailbox actor, on the driver's node: with that node the sweep ends anyway."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+
+
+def _quiet() -> None:
+    """No word of Ray's own on the screen, and no demand that every result has a metric."""
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    for name in ("ray", "ray.tune", "ray.train", "ray.data", "optuna"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,101 @@
+"""Trials on real Ray: warm slots, what kills them, and the two other trainers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import tinytrain
+
+from legoray.config import SchedulerConfig, SearchConfig
+from legoray.search.finals import finals_of
+from legoray.search.sweep import Sweep, open_sweep
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A local Ray of two CPUs whose workers can import the test's training."""
+    old = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    from legoray.rayinit import quiet_environment
+
+    quiet_environment()
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="lr-", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            address="local",
+            num_cpus=2,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=200 * 2**20,
+            _temp_dir=folder,
+        )
+        yield ray
+        ray.shutdown()
+    os.environ.pop("PYTHONPATH")
+    if old is not None:
+        os.environ["PYTHONPATH"] = old
+
+
+def make_sweep(tmp_path) -> Sweep:
+    space = tinytrain.TinySpace(tmp_path / "space.yaml", tinytrain.SPACE)
+    return open_sweep(space, tmp_path / "sweep", tmp_path / "tables", tinytrain.MANIFEST)
+
+
+def go(ray, sweep, configs, *, top=0, seeds=1, scheduler="none", halt=None, watchers=(), **search):
+    """Run a list of configurations; returns the study, which knows what it was told."""
+    from legoray.search.phases import Budget, Goal
+    from legoray.search.scribe import Halt
+    from legoray.search.tuner import Plan, run_trials
+
+    study = tinytrain.Listed(configs)
+    plan = Plan(
+        search=SearchConfig(scheduler=SchedulerConfig(name=scheduler), **search),
+        budget=Budget(len(configs)),
+        goal=Goal("auc", "max"),
+        epochs=max(c["train"]["epochs"] for c in configs),
+        home=str(sweep.folder),
+        finals=lambda: finals_of(sweep, top, seeds, "auc", "max"),
+        train_fn="tinytrain:train",
+        watchers=list(watchers),
+    )
+    study.why = run_trials(sweep, study, ray.put(tinytrain.corpus()), plan, halt or Halt())
+    return study
+
+
+def events(sweep: Sweep, number: int, name: str):
+    return tinytrain.events(sweep.model_folder(sweep.records[number].key), name)
+
+
+def test_warm_slots_serve_all_trials_and_the_finals(cluster, tmp_path):
+    """Six trials and two finals in two workers; what fails is on record and fails nothing else."""
+    sweep = make_sweep(tmp_path)
+    configs = [tinytrain.config(rate) for rate in (0.1, 0.2, 0.5, 0.3)]
+    configs.insert(1, tinytrain.config(0.15, infeasible=True))
+    configs.insert(2, tinytrain.config(0.25, fail=True))
+    study = go(cluster, sweep, configs, top=1, seeds=2)
+    records = sweep.of("search")
+    assert [r.status for r in records] == [
+        "completed", "infeasible", "failed", "completed", "completed", "completed",
+    ]  # fmt: skip
+    assert records[1].reason == "the loss is NaN"
+    assert "ZeroDivisionError: a defect" in records[2].reason
+    assert (sweep.model_folder(records[2].key) / "error.json").exists()
+    assert all(
+        [e["epoch"] for e in r.epochs] == [1, 2, 3] for r in records if r.best and not r.reason
+    )
+    finals = sweep.of("final")
+    assert [f.config["train"]["learning_rate"] for f in finals] == [0.5, 0.5]
+    assert sorted(f.config["seed"] for f in finals) == [2, 3]
+    assert all(f.test and f.status == "completed" for f in finals)
+    assert not any(r.test for r in records)
+    pids = {e["pid"] for n in sweep.records for e in events(sweep, n, "start")}
+    assert len(pids) <= 3
+    assert study.why == "trials"
+    assert sum(t.get("status") == "completed" for t in study.told) == 4
+    assert sum(t["error"] for t in study.told) == 1
+    assert all(r.node and r.ended for r in sweep.records.values())
+    sweep.close()
