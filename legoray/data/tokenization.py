@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from legoray.errors import InputError, Problem
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
 CHUNK = 8192  # texts that are tokenized at a time
-RAY_FROM = 50_000  # below so many texts, starting a Ray Data execution takes longer than the work
+RAY_FROM = 300_000  # below so many texts Ray Data takes longer to start than the work takes
 
 Encoded = tuple[NDArray[np.int64], NDArray[np.int32]]  # tokens per text, and all their ids
 
@@ -74,8 +76,8 @@ def encode(texts: Sequence[str], *, length: int, tokenizer: Tokenizer) -> Encode
     """
     spec = tokenizer.to_str()
     chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
-    if len(texts) >= RAY_FROM and _ray_is_free():
-        parts = encode_by_ray(chunks, spec, length)
+    if _use_ray(len(texts)):
+        parts = _encode_by_ray(chunks, spec, length)
     else:
         own = _ready(spec, length)
         parts = [_encode_chunk(own, chunk) for chunk in chunks]
@@ -86,25 +88,23 @@ def encode(texts: Sequence[str], *, length: int, tokenizer: Tokenizer) -> Encode
     return counts, ids
 
 
-def encode_by_ray(chunks: Sequence[Sequence[str]], spec: str, length: int) -> list[Encoded]:
-    """As `encode` for every chunk, by Ray Data, in the chunks' order."""
+def _encode_by_ray(chunks: Sequence[Sequence[str]], spec: str, length: int) -> list[Encoded]:
+    """Counts and ids of every chunk, by Ray Data, in the chunks' order."""
+    from legoray.data.engine import ray_data
+
+    data = ray_data()
     import ray
 
-    blocks = [
-        pa.table({"chunk": pa.array([n] * len(chunk), pa.int32()), "text": pa.array(chunk)})
-        for n, chunk in enumerate(chunks)
-    ]
-    done = ray.data.from_arrow(blocks).map_batches(
-        _encode_batch,
+    blocks = [pa.table({"text": pa.array(chunk, pa.large_string())}) for chunk in chunks]
+    done = data.from_arrow(blocks).map_batches(
+        functools.partial(_encode_batch, spec=spec, length=length),
         batch_size=None,
         batch_format="pyarrow",
-        fn_kwargs={"spec": spec, "length": length},
     )
-    found = [row for ref in done.to_arrow_refs() for row in ray.get(ref).to_pylist()]
-    found.sort(key=lambda row: row["chunk"])
+    rows = [row for ref in done.to_arrow_refs() for row in ray.get(ref).to_pylist()]
     return [
         (np.frombuffer(row["counts"], np.int64), np.frombuffer(row["ids"], np.int32))
-        for row in found
+        for row in rows
     ]
 
 
@@ -123,18 +123,20 @@ def _encode_chunk(tokenizer: Tokenizer, texts: Sequence[str]) -> Encoded:
     return counts, ids
 
 
-def _ray_is_free() -> bool:
-    """Whether Ray runs, this is its driver, and a CPU is free.
+def _use_ray(texts: int) -> bool:
+    """Whether Ray Data shall do it: much to do, Ray runs, this is its driver, and a CPU is free.
 
     Inside a trial every CPU may be taken: waiting for one there would be waiting for ever.
     """
-    if "ray" not in sys.modules:
+    wish = os.environ.get("LEGORAY_RAY_DATA", "auto")
+    if not texts or wish == "never" or "ray" not in sys.modules:
         return False
     import ray
 
     if not ray.is_initialized() or ray.get_runtime_context().get_task_id() is not None:
         return False
-    return ray.available_resources().get("CPU", 0) >= 1
+    enough = wish == "always" or texts >= RAY_FROM
+    return enough and ray.available_resources().get("CPU", 0) >= 1
 
 
 def _encode_batch(batch: pa.Table, spec: str, length: int) -> pa.Table:
@@ -142,7 +144,6 @@ def _encode_batch(batch: pa.Table, spec: str, length: int) -> pa.Table:
     counts, ids = _encode_chunk(_ready(spec, length), batch["text"].to_pylist())
     return pa.table(
         {
-            "chunk": batch["chunk"].slice(0, 1),
             "counts": pa.array([counts.tobytes()], pa.large_binary()),
             "ids": pa.array([ids.tobytes()], pa.large_binary()),
         }

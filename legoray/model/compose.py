@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from legoray.config import ModelConfig
 from legoray.errors import InputError, Problem
 from legoray.model.base import PartConfig
@@ -32,7 +34,7 @@ def check(config: ModelConfig, document: Document | None = None, at: Keys = ()) 
         at: its path of keys in that file.
     """
     problems: list[Problem] = []
-    parts: dict[str, tuple[type, PartConfig]] = {}
+    parts: dict[str, tuple[type[Any], PartConfig]] = {}
     for kind in KINDS:
         keys = (*at, kind)
         try:
@@ -81,17 +83,19 @@ def _where(document: Document | None, keys: Keys) -> str:
     return document.where(keys) if document else dotted(keys)
 
 
-def _own_problems(part: type, config: PartConfig, hidden_size: int, where: str) -> list[Problem]:
+def _own_problems(
+    part: type[Any], config: PartConfig, hidden_size: int, where: str
+) -> list[Problem]:
     """What a part itself has against its settings at this hidden size."""
     ask = getattr(part, "problems", None)
     return [Problem(where, text) for text in ask(config, hidden_size)] if ask else []
 
 
 def _fit(
-    behavior: str, predictor: str, behavior_class: type, predictor_class: type, where: str
+    behavior: str, predictor: str, behavior_class: type[Any], predictor_class: type[Any], where: str
 ) -> list[Problem]:
     """A predictor must accept the kind of user state that the behavior operator produces."""
-    kind, accepted = behavior_class.produces, predictor_class.accepts  # type: ignore[attr-defined]
+    kind, accepted = behavior_class.produces, predictor_class.accepts
     if kind in accepted:
         return []
     wanted = " or ".join(_READS[k] for k in sorted(accepted))

@@ -59,7 +59,7 @@ def heads_problems(heads: int, size: int) -> list[str]:
     if size % heads == 0:
         return []
     fitting = [n for n in range(1, size + 1) if size % n == 0]
-    close = sorted(sorted(fitting, key=lambda n: abs(n - heads))[:3])
+    close = sorted(sorted(fitting, key=lambda n: abs(n - heads))[:2])
     return [f"heads {heads} do not divide hidden_size {size}; such as {close} would"]
 
 

@@ -85,7 +85,7 @@ def recipe_of(config: ModelConfig, text: tuple[str, ...]) -> Recipe:
         InputError: the content operator or its settings are not valid.
     """
     part, settings = parse_part("content", config.content, "model.content")
-    return part.recipe(settings, text)  # type: ignore[attr-defined]
+    return part.recipe(settings, text)
 
 
 def shape_of(config: ModelConfig, features: Features, max_history: int) -> Shape:

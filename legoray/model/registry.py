@@ -49,7 +49,7 @@ _BASES: dict[str, type] = {
 }
 
 
-def part_class(kind: str, name: str, where: str = "") -> type:
+def part_class(kind: str, name: str, where: str = "") -> type[Any]:
     """The class of a part by its name in the table, or by an import path `package.module:Class`.
 
     Raises:
@@ -76,7 +76,7 @@ def parse_part(
     *,
     document: Document | None = None,
     at: Keys = (),
-) -> tuple[type, PartConfig]:
+) -> tuple[type[Any], PartConfig]:
     """The class and the checked settings of `{name: <part>, ...its own settings}`.
 
     Args:
@@ -117,12 +117,12 @@ def _described(kind: str) -> str:
     return "click predictor" if kind == "predictor" else f"{kind} operator"
 
 
-def _import(path: str) -> type:
+def _import(path: str) -> type[Any]:
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-def _own_class(kind: str, path: str, where: str) -> type:
+def _own_class(kind: str, path: str, where: str) -> type[Any]:
     """A part that stands outside of the tables."""
     try:
         found = _import(path)

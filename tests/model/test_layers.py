@@ -1,0 +1,75 @@
+"""Shared layers at their edges."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from legoray.model.layers import (
+    MLP,
+    SelfAttention,
+    TokenEmbedding,
+    heads_problems,
+    masked_max,
+    masked_mean,
+    masked_softmax,
+    small_embedding,
+)
+
+
+def test_masked_softmax_gives_zeros_and_no_nan_gradient_without_anything_to_attend_to():
+    scores = torch.tensor([[1.0, float("nan")], [2.0, 3.0]], requires_grad=True)
+    mask = torch.tensor([[False, False], [True, True]])
+    weights = masked_softmax(scores, mask)
+    assert weights[0].tolist() == [0, 0]
+    torch.testing.assert_close(weights[1], torch.softmax(torch.tensor([2.0, 3.0]), 0))
+    (weights * torch.tensor([1.0, 2.0])).sum().backward()
+    assert scores.grad[0].tolist() == [0, 0]
+    assert torch.isfinite(scores.grad).all()
+
+
+def test_masked_softmax_is_exact_for_extreme_scores():
+    weights = masked_softmax(torch.tensor([[-1e4, -1e4, 1e4]]), torch.tensor([[True, True, False]]))
+    assert weights.tolist() == [[0.5, 0.5, 0.0]]
+
+
+def test_masked_mean_and_max_ignore_the_rest_and_give_zeros_for_nothing():
+    values = torch.tensor([[[-1.0], [-3.0], [9.0]], [[1.0], [2.0], [3.0]]])
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    assert masked_mean(values, mask).tolist() == [[-2], [0]]
+    assert masked_max(values, mask).tolist() == [[-1], [0]]
+
+
+def test_self_attention_of_a_wholly_masked_row_has_finite_values_and_gradients():
+    layer = SelfAttention(size=4, output_size=4, heads=2)
+    values = torch.randn(2, 3, 4, requires_grad=True)
+    mask = torch.tensor([[True, False, True], [False, False, False]])
+    layer(values, mask).sum().backward()
+    assert torch.isfinite(values.grad).all()
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
+
+
+def test_padding_is_never_embedded_nor_trained():
+    layer = TokenEmbedding(5, 3)
+    ids = torch.tensor([[2, 0, 4]])
+    out = layer(ids, torch.tensor([[True, True, False]]))
+    assert out[0, 1].tolist() == [0, 0, 0]
+    assert out[0, 2].tolist() == [0, 0, 0]
+    out.sum().backward()
+    assert layer.table.weight.grad[[0, 1, 3, 4]].abs().sum() == 0
+
+
+def test_embeddings_have_about_unit_length():
+    lengths = small_embedding(1000, 64).weight[1:].detach().norm(dim=1)
+    assert float(lengths.mean()) == pytest.approx(1, abs=0.05)
+
+
+def test_mlp_without_an_output_ends_with_its_last_units():
+    mlp = MLP(size=4, units=[6, 5])
+    assert mlp(torch.randn(2, 3, 4)).shape == (2, 3, 5)
+    assert mlp.output_size == 5
+
+
+def test_heads_problems_name_numbers_that_fit():
+    assert heads_problems(8, 64) == []
+    assert heads_problems(7, 64) == ["heads 7 do not divide hidden_size 64; such as [4, 8] would"]
