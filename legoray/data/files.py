@@ -26,6 +26,11 @@ class RawFolder:
     advice: str  # how to get the files
     problems: list[Problem] = field(default_factory=list)
 
+    def _advise(self) -> str:
+        """The advice, once: with ten files missing it would else be read ten times."""
+        advice, self.advice = self.advice, ""
+        return advice
+
     def check(self) -> None:
         """Raise all problems found so far.
 
@@ -41,7 +46,7 @@ class RawFolder:
             return True
         kind = "is a file, a folder was expected" if self.path.exists() else "no such folder"
         archive = _archive_of(self.path)
-        hint = f"unzip {archive} first" if archive else self.advice
+        hint = f"unzip {archive} first" if archive else self._advise()
         self.problems.append(Problem(f"{self.where}: {self.path}", kind, hint))
         return False
 
@@ -65,13 +70,13 @@ class RawFolder:
         if problem == "no such file":
             self._missing(path, problem)
         elif problem:
-            self.problems.append(Problem(str(path), problem, self.advice))
+            self.problems.append(Problem(str(path), problem, self._advise()))
         return path
 
     def _missing(self, path: Path, message: str) -> None:
         archive = _archive_of(path)
         near = nearest(path.name, _names(path.parent))
-        hint = f"unzip {archive} first" if archive else self.advice
+        hint = f"unzip {archive} first" if archive else self._advise()
         if near and not archive:
             hint = f"there is a '{near}' beside it; {hint}" if hint else f"is it '{near}'?"
         self.problems.append(Problem(str(path), message, hint))

@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Column = NDArray[Any] | pa.ChunkedArray | pa.Array
+Column: TypeAlias = NDArray[Any] | Any  # numbers, or an Arrow array of strings
 
 _NUMBERS = 1 << 22  # hashed at once
 _STRINGS = 1 << 16

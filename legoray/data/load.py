@@ -163,7 +163,8 @@ def _split(
     identity = column["impression_id"]
     starts = np.flatnonzero(np.append(True, identity[1:] != identity[:-1])[: len(identity)])
     counts = np.diff(np.append(starts, len(identity)))
-    item, label = _clicks_first(column["item_id"], column["label"], offsets_of(counts))
+    offsets = offsets_of(counts)
+    item, label = _clicks_first(column["item_id"], column["label"], offsets)
     history = column["history_id"][starts]
     return Split(
         impression=identity[starts],
@@ -171,8 +172,8 @@ def _split(
         history_end=column["history_end"][starts],
         user=users[history],
         time=column["time"][starts],
-        offsets=offsets_of(counts),
-        clicks=np.add.reduceat(label, starts, dtype=np.int32) if len(starts) else starts,
+        offsets=offsets,
+        clicks=np.diff(np.append(0, np.cumsum(label, dtype=np.int32))[offsets]),
         item=item,
         label=label,
         labeled=manifest.labeled[name],

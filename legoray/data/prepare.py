@@ -89,9 +89,13 @@ def _plan(dataset: Path) -> _Plan:
     config, document = read_dataset(dataset)
     cls = processor_class(config.processor, document.where(("processor",)))
     options: Any = build(cls.Options, config.options, document, ("options",))
-    where = document.where(("path",))
-    raw = RawFolder(expand(config.path, document.path.parent, where), where, config.get)
-    processor = cls(options)
+    raw = RawFolder(_raw_path(config, document), document.where(("path",)), config.get)
+    try:
+        processor = cls(options)
+    except InputError as error:
+        raise InputError(*[_placed(problem, document) for problem in error.problems]) from None
+    if processor.attributes:
+        _check_text(config.text, list(processor.attributes), document)
     sources = processor.sources(raw) if raw.exists() else {}
     raw.check()
     content = {
@@ -105,6 +109,35 @@ def _plan(dataset: Path) -> _Plan:
     config_hash = digest(content)
     tables = home() / "tables" / f"{config.name}-{config_hash[:8]}"
     return _Plan(config, document, processor, raw.path, sources, config_hash, tables)
+
+
+def _raw_path(config: DatasetConfig, document: Document) -> Path:
+    """The raw folder; where its variable is not set, the advice says how to get the files."""
+    try:
+        return expand(config.path, document.path.parent, document.where(("path",)))
+    except InputError as error:
+        if not config.get:
+            raise
+        hints = [Problem(p.where, p.message, f"{p.hint}; {config.get}") for p in error.problems]
+        raise InputError(*hints) from None
+
+
+def _placed(problem: Problem, document: Document) -> Problem:
+    """A problem of the options with the file and line of the key that it names."""
+    where = document.where(tuple(problem.where.split(".")))
+    return Problem(where, problem.message, problem.hint)
+
+
+def _check_text(text: list[str], attributes: list[str], document: Document) -> None:
+    """Refuse text attributes that the items do not have."""
+    wrong = [(index, name) for index, name in enumerate(text) if name not in attributes]
+    if wrong:
+        raise InputError(
+            *[
+                unknown("item attribute", name, attributes, document.where(("text", index)))
+                for index, name in wrong
+            ]
+        )
 
 
 def _existing(plan: _Plan) -> Manifest | None:
@@ -150,10 +183,7 @@ def _described(plan: _Plan, manifest: Manifest) -> dict[str, Any]:
     """What the YAML says of tables without changing their content."""
     config = plan.config
     text = config.text or list(plan.processor.default_text) or manifest.attributes
-    for index, name in enumerate(text):
-        if name not in manifest.attributes:
-            where = plan.document.where(("text", index))
-            raise InputError(unknown("item attribute", name, manifest.attributes, where))
+    _check_text(text, manifest.attributes, plan.document)
     return {
         "title": config.title,
         "synthetic": config.synthetic,

@@ -92,18 +92,20 @@ class Pool:
         random = np.random.Generator(np.random.PCG64([rule.seed, split, chunk]))
         prefix = np.searchsorted(self.since, time, side="right")
         mass = np.append(0.0, np.cumsum(self.weight)) if rule.by == "popularity" else None
+        wanted = np.where(prefix > 0, rule.count, 0)
         codes = np.zeros(0, np.int64)  # click * stride + item, sorted
-        missing = np.where(prefix > 0, rule.count, 0)
+        missing = wanted
         for _ in range(ROUNDS):
             click = np.repeat(np.arange(len(user)), missing)
             if not len(click):
                 break
             drawn = self._draw(random.random(len(click)), prefix[click], mass)
             liked = _contains(self.liked, user[click].astype(np.int64) * self.stride + drawn)
-            fresh = click[~liked] * self.stride + drawn[~liked]
-            codes = np.union1d(codes, fresh)
-            missing = np.where(prefix > 0, rule.count, 0) - _per_click(codes, self, len(user))
-        return Sampled((codes % self.stride).astype(np.int32), _per_click(codes, self, len(user)))
+            fresh = np.unique(click[~liked] * self.stride + drawn[~liked])
+            fresh = fresh[~_contains(codes, fresh)]
+            codes = np.insert(codes, np.searchsorted(codes, fresh), fresh)
+            missing = missing - _per_click(fresh, self, len(user))
+        return Sampled((codes % self.stride).astype(np.int32), wanted - missing)
 
     def _draw(
         self, uniform: NDArray[np.float64], prefix: Int64, mass: NDArray[np.float64] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def _cuts(offsets: Int64) -> list[int]:
 
 def _history_shards(user: Int32, offsets: Int64, items: Int32) -> Iterator[pa.Table]:
     cuts = _cuts(offsets)
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+    for a, b in pairwise(cuts):
         lists = list_array(offsets[a : b + 1], items[offsets[a] : offsets[b]])
         numbers = np.arange(a, b, dtype=np.int32)
         yield pa.table([numbers, user[a:b], lists], schema=HISTORIES)
@@ -137,7 +138,7 @@ def _history_shards(user: Int32, offsets: Int64, items: Int32) -> Iterator[pa.Ta
 
 def _interaction_shards(data: Impressions) -> Iterator[pa.Table]:
     cuts = _cuts(data.offsets)
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+    for a, b in pairwise(cuts):
         rows = slice(data.offsets[a], data.offsets[b])
         count = np.diff(data.offsets[a : b + 1])
         repeated = [np.repeat(x[a:b], count) for x in (data.id, data.history, data.end)]

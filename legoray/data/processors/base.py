@@ -42,6 +42,7 @@ class Processor(ABC):
 
     Options: ClassVar[type[Strict]]
     version: ClassVar[int] = 1  # goes up when the same files would give other tables
+    attributes: ClassVar[tuple[str, ...]] = ()  # empty: known only once items are read
     default_text: ClassVar[tuple[str, ...]] = ()  # empty: all attributes
 
     def __init__(self, options: Any) -> None:
@@ -62,3 +63,11 @@ def number_keys(keys: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, np.ndarray]
         keys = keys.combine_chunks()
     coded = keys.dictionary_encode()
     return coded.dictionary, coded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+
+
+def as_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column in one piece."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    combined = column.combine_chunks()
+    return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined

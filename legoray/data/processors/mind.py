@@ -18,7 +18,7 @@ from pydantic import Field
 from legoray.config import Share, Strict
 from legoray.data.badrows import repeated
 from legoray.data.files import RawFolder
-from legoray.data.lines import Block, Layout, blocks_of, mark, read_fields
+from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
 from legoray.data.processors.base import Processor, Run, Sources, number_keys
 from legoray.data.protocol import temporal_split
 from legoray.data.ragged import flat, hash_rows, keep, list_array, offsets_of
@@ -62,6 +62,7 @@ class Mind(Processor):
     """News, merged from all parts; `valid` = the tail of train, `test` = dev or the test part."""
 
     Options = MindOptions
+    attributes = ATTRIBUTES
     default_text = ("title",)
 
     def __init__(self, options: MindOptions) -> None:
@@ -208,10 +209,17 @@ def parse_behaviors(block: Block, keys: pa.Array, *, labeled: bool) -> pa.Table:
     history, unknown_history, _ = _numbered(*_split(rows["history"]), keys)
     items, unknown_candidates, known = _numbered(words[0], keys_of, keys)
     labels = pa.ListArray.from_arrays(items.offsets, label[known])
-    columns = {"impression": rows["impression"], "user": rows["user"], "time": time.cast(pa.int64()),
-               "history": history, "items": items, "labels": labels,
-               "unknown_history": unknown_history, "unknown_candidates": unknown_candidates}  # fmt: skip
-    place = {name: rows[name] for name in ("block", "line", "problem")}
+    columns = {
+        "impression": rows["impression"],
+        "user": rows["user"],
+        "time": time.cast(pa.int64()),
+        "history": history,
+        "items": items,
+        "labels": labels,
+        "unknown_history": unknown_history,
+        "unknown_candidates": unknown_candidates,
+    }
+    place = {name: rows[name] for name in PLACE}
     return pa.table({**columns, **place})
 
 

@@ -1,0 +1,93 @@
+"""Columns of own tables, checked and converted; what is wrong becomes a row's problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from legoray.data.convert import to_key, to_number, to_time
+from legoray.data.lines import mark
+from legoray.data.processors.base import number_keys
+from legoray.data.ragged import offsets_of
+from legoray.data.tables import Impressions
+
+LATEST = 32_503_680_000  # seconds at the year 3000: what lies beyond is in milliseconds
+
+
+def replace_column(rows: pa.Table, name: str, values: Any) -> pa.Table:
+    at = rows.schema.get_field_index(name)
+    return rows.append_column(name, values) if at < 0 else rows.set_column(at, name, values)
+
+
+def keyed(rows: pa.Table, names: dict[str, str]) -> pa.Table:
+    for name, original in names.items():
+        key = to_key(rows[name])
+        rows = mark(
+            replace_column(rows, name, key), pc.is_null(key), f"the {original} is empty", name
+        )
+    return rows
+
+
+def timed(rows: pa.Table, original: str) -> pa.Table:
+    time = to_time(rows["time"])
+    expected = "expected seconds since 1970 or ISO 8601 such as 2019-11-13 08:36:57"
+    rows = mark(rows, pc.is_null(time), f"the {original} is '{{value}}', {expected}", "time")
+    rows = mark(rows, pc.greater(time, LATEST), f"the {original} is '{{value}}', which lies beyond "
+                "the year 3000: is it in milliseconds? seconds are expected", "time")  # fmt: skip
+    return replace_column(rows, "time", time)
+
+
+def labelled(rows: pa.Table, original: str) -> pa.Table:
+    number = to_number(rows["label"])
+    fine = pc.fill_null(pc.or_(pc.equal(number, 0), pc.equal(number, 1)), False)
+    rows = mark(rows, pc.invert(fine), f"the {original} is '{{value}}', expected 0 or 1", "label")
+    label = pc.if_else(fine, number, 0).cast(pa.int8())
+    return replace_column(rows, "label", label)
+
+
+def numbered(rows: pa.Table, keys: pa.Array) -> tuple[pa.Table, int]:
+    """The rows of known items with `item` as number, and how many were unknown."""
+    index = pc.index_in(rows["item"], value_set=keys)
+    known = pc.is_valid(index)
+    rows = replace_column(rows, "item", pc.add(index, 1)).filter(known)
+    return rows, len(index) - len(rows)
+
+
+def changes(group: pa.ChunkedArray, value: pa.ChunkedArray) -> pa.Array:
+    """True for each row whose value differs from that of its group's first row."""
+    _, code = number_keys(pc.fill_null(group, ""))
+    _, content = number_keys(pc.fill_null(value.cast(pa.string()), ""))
+    _, first = np.unique(code, return_index=True)
+    return pa.array(content != content[first[code]])
+
+
+def lengths_of(lists: pa.Array) -> np.ndarray:
+    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+
+
+def impressions_of(rows: pa.Table, ends: Any, *, labeled: bool) -> Impressions:
+    names, code = number_keys(rows["impression"])
+    order = np.argsort(code, kind="stable")
+    counts = np.bincount(code, minlength=len(names))
+    offsets = offsets_of(counts)
+    first = order[offsets[:-1]]
+    user = rows["user"].to_numpy()[first]
+    time = (
+        rows["time"].to_numpy()[first] if "time" in rows.column_names else np.full(len(first), -1)
+    )
+    integers = pc.all(pc.match_substring_regex(names, r"^\d{1,18}$")).as_py()
+    numbers = names.cast(pa.int64()).to_numpy() if integers else np.arange(len(names))
+    label = pc.fill_null(rows["label"], 0).to_numpy().astype(np.int8)
+    return Impressions(
+        id=numbers.astype(np.int64),
+        history=user.astype(np.int32),
+        end=ends(user, time).astype(np.int32),
+        time=time.astype(np.int64),
+        offsets=offsets,
+        item=rows["item"].to_numpy()[order].astype(np.int32),
+        label=label[order],
+        labeled=labeled,
+    )

@@ -1,0 +1,97 @@
+"""The options of `processor: own`: which files and columns hold what."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from legoray.config import Strict
+from legoray.errors import InputError, Problem
+
+SPLITS = ("train", "valid", "test")
+
+
+class ItemsTable(Strict):
+    """One row per item."""
+
+    file: str
+    key: str = "item"
+    attributes: list[str] | None = Field(None, description="columns to keep; all if null")
+
+
+class HistoriesTable(Strict):
+    """One row per user with all that the user clicked before the interactions, oldest first."""
+
+    file: str
+    user: str = "user"
+    items: str = "items"
+    separator: str = Field(" ", min_length=1, description="between items, where they are text")
+
+
+class EventsTable(Strict):
+    """One row per click with its time: histories end before each interaction by themselves."""
+
+    file: str
+    user: str = "user"
+    item: str = "item"
+    time: str = "time"
+
+
+class InteractionsTable(Strict):
+    """One row per shown item: who saw it in which impression, and whether it was clicked."""
+
+    file: str | None = None
+    train: str | None = Field(None, description="a file per split instead of `file`")
+    valid: str | None = None
+    test: str | None = None
+    user: str = "user"
+    item: str = "item"
+    label: str = Field("label", description="1 or 0; may be missing in a test file")
+    impression: str | None = Field("impression", description="one per user and time if null")
+    time: str | None = "time"
+    split: str | None = Field(None, description="a column that says train, valid or test")
+
+
+class OwnOptions(Strict):
+    """Options of `processor: own`."""
+
+    items: ItemsTable
+    histories: HistoriesTable | None = None
+    events: EventsTable | None = None
+    interactions: InteractionsTable
+    shares: list[float] = Field(
+        default_factory=lambda: [0.8, 0.1, 0.1],
+        min_length=3,
+        max_length=3,
+        description="of train, valid, test by time, where neither files nor a column split",
+    )
+
+
+def check_tables(options: OwnOptions) -> None:
+    """What the tables need of each other.
+
+    Raises:
+        InputError: they lack it.
+    """
+    problems = []
+    table = options.interactions
+    at = "options.interactions"
+    files = [getattr(table, split) for split in SPLITS]
+    if (options.histories is None) == (options.events is None):
+        problems.append(Problem("options", "needs either `histories` or `events`"))
+    if (table.file is None) == (not any(files)):
+        problems.append(Problem(at, "needs either `file`, or `train`, `valid` and `test`"))
+    elif any(files) and not all(files):
+        problems.append(Problem(at, "needs all three of `train`, `valid` and `test`"))
+    if table.split and any(files):
+        problems.append(Problem(f"{at}.split", "is of no use where each split has its file"))
+    why = None
+    if options.events:
+        why = "histories are made of timed events"
+    elif table.file and not table.split:
+        why = "neither files nor a `split` column say what is train, valid and test"
+    elif table.impression is None:
+        why = "there is no impression column"
+    if table.time is None and why:
+        problems.append(Problem(f"{at}.time", f"is null, but {why}, so a time is needed"))
+    if problems:
+        raise InputError(*problems)
