@@ -33,7 +33,6 @@ Float = NDArray[np.float64]
 
 ITEM_BUDGET = 2**14  # tokens that are encoded at once
 BUDGET = 2**22  # numbers in the largest tensor of a block, roughly
-LEAST = 2**8
 PIECE = 512  # candidates of one impression that are scored at once
 MOST_ITEMS = 2**13
 
@@ -232,7 +231,6 @@ class _Scorer:
             lambda budget: self._item_table(features, items, lengths, budget),
             ITEM_BUDGET,
             self._worker.device,
-            LEAST,
         )
         self._worker.add_up(self._vectors)
 
@@ -294,12 +292,11 @@ class _Scorer:
         someone, user = self._users(impressions)
         cache = None
         if self._cacheable:
-            cache = within_memory(lambda b: self._user_cache(someone, b), BUDGET, device, LEAST)
+            cache = within_memory(lambda b: self._user_cache(someone, b), BUDGET, device)
         return within_memory(
             lambda budget: self._score(impressions, someone, user, cache, budget),
             BUDGET,
             device,
-            LEAST,
         )
 
     def _score(

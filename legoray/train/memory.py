@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import torch
 
+from legoray.errors import InfeasibleError
+
 T = TypeVar("T")
 MIB = 2**20
 
@@ -32,16 +34,21 @@ def release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def within_memory(work: Callable[[int], T], budget: int, device: torch.device, least: int) -> T:
-    """`work(budget)`, again with half the budget whenever memory runs out, down to `least`."""
-    while True:
+def within_memory(work: Callable[[int], T], budget: int, device: torch.device) -> T:
+    """`work(budget)`, again with half the budget whenever memory runs out.
+
+    Raises:
+        InfeasibleError: it runs out with a budget of 1, which means one row at a time.
+    """
+    while budget:
         try:
             return work(budget)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or budget // 2 < least:
+            if not out_of_memory(error):
                 raise
         budget //= 2
         release(device)
+    raise InfeasibleError("out of memory in evaluation, with one row at a time")
 
 
 class PeakMemory:
