@@ -40,20 +40,20 @@ class Cover:
 def cover(space: Space) -> Cover:
     """Find a small covering set; the same for the same space."""
     dice = random.Random(0)
+    first, refused = complete(space, {}, dice)
+    if first is None:
+        return Cover(problems=refused)
     missing = [atom for path, tree in space.trees().items() for atom in _ends(tree, path)]
-    found = Cover()
+    found = Cover([] if missing else [first.config])
     while missing:
+        atom = missing[0]
         best, refused = _best(space, missing, dice)
-        if best is None:
-            found.problems.append(_problem(space, missing[0], refused))
-            missing = missing[1:]
+        if best is not None:
+            found.configs.append(best.config)
+            missing = [other for other in missing if not best.has(other)]
             continue
-        found.configs.append(best.config)
-        missing = [atom for atom in missing if not best.has(atom)]
-    if not found.configs and not found.problems:  # nothing is searched
-        drawing, refused = complete(space, {}, dice)
-        found.configs += [drawing.config] if drawing else []
-        found.problems += refused
+        found.problems.append(_problem(space, atom, refused))
+        missing = [other for other in missing[1:] if not other.needs(atom)]
     return found
 
 

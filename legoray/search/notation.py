@@ -87,32 +87,32 @@ class Reader:
         return Group({key: child for key, child in found.items() if child is not None}, keys)
 
     def part(self, data: Any, keys: Keys) -> Node | None:
-        """A part of the model: a name, a mapping with `name`, or a choice among such."""
+        """A part of the model: a mapping with `name`, or a choice among such."""
         if isinstance(data, dict) and is_search(data.get("name")):
             return self._named_by_choice(data, keys)
         if isinstance(data, dict) and "choice" in data and isinstance(data["choice"], list):
-            options = [{"name": o} if isinstance(o, str) else o for o in data["choice"]]
-            for index, option in enumerate(options):
-                self._check_part(option, (*keys, "choice", index))
-            return self._searched({**data, "choice": options}, keys)
+            good = [self._is_part(o, (*keys, "choice", i)) for i, o in enumerate(data["choice"])]
+            return self._searched(data, keys) if all(good) else None
         if is_search(data) or meant(data):
             node = self.node(data, keys)
             if node is not None:
                 self.wrong(keys, f"is {data!r}: a part is chosen by name, not by number")
             return None
-        if isinstance(data, str):
-            return Group({"name": Const(data, keys)}, keys)
-        return self.node(data, keys) if self._check_part(data, keys) else None
+        return self.node(data, keys) if self._is_part(data, keys) else None
 
-    def _check_part(self, data: Any, keys: Keys) -> bool:
+    def _is_part(self, data: Any, keys: Keys) -> bool:
         """Note what is no part at all."""
         if isinstance(data, dict) and (is_search(data) or isinstance(data.get("name"), str)):
             return True
-        if isinstance(data, dict) and "name" not in data:
+        if isinstance(data, dict) and "name" in data:
+            message = f"is {data['name']!r}: a part's name was expected"
+            self.wrong((*keys, "name"), message, f"such as {_example(keys)}")
+        elif isinstance(data, dict):
             self.wrong(keys, "the key 'name' is missing", f"such as {{name: {_example(keys)}}}")
         else:
-            found = data["name"] if isinstance(data, dict) else data
-            self.wrong(keys, f"is {found!r}: a part's name was expected", _example(keys))
+            named = data if isinstance(data, str) else _example(keys)
+            message = f"is {data!r}: a mapping with 'name' was expected"
+            self.wrong(keys, message, f"write {{name: {named}}}")
         return False
 
     def _named_by_choice(self, data: dict[Any, Any], keys: Keys) -> Node | None:

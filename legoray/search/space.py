@@ -89,13 +89,9 @@ class Space:
         model = self._draw_model(pick, pinned or {}, origin)
         resolved = Resolved(self.document.path, model, self.document.lines, origin)
         config = check_model(model, resolved)
-        train = self._draw_train(pick, config, origin)
-        data = {
-            "model": config,
-            "train": build(TrainConfig, train, resolved, ("train",)),
-            "evaluate": self.config.evaluate,
-            "seed": self.config.seed,
-        }
+        train = check_train(self._draw_train(pick, config, origin), resolved)
+        data: dict[str, Any] = {"model": config, "train": train}
+        data |= {"evaluate": self.config.evaluate, "seed": self.config.seed}
         return TrialConfig.model_validate(data)
 
     def _draw_model(
@@ -179,6 +175,21 @@ def check_model(model: dict[str, Any], document: Document) -> ModelConfig:
         parts[kind] = {"name": model[kind]["name"], **settings.model_dump()}
     config = build(ModelConfig, {**model, **parts}, document, ("model",))
     problems = check(config, document, ("model",))
+    if problems:
+        raise InputError(*problems)
+    return config
+
+
+def check_train(train: dict[str, Any], document: Document) -> TrainConfig:
+    """Drawn settings of the training, once they are known to go together.
+
+    Raises:
+        InputError: they do not.
+    """
+    from legoray.train import losses
+
+    config = build(TrainConfig, train, document, ("train",))
+    problems = losses.check_train(config, document.where(("train",)))
     if problems:
         raise InputError(*problems)
     return config

@@ -136,21 +136,16 @@ class _Match:
 
     def _option(self, node: Choice, given: Any) -> Option | None:
         """The option that is meant: by its name, or the first that all of it fits."""
-        name = given.get("name") if isinstance(given, dict) and "name" in given else given
-        for option in node.options:
-            if isinstance(name, str | int | float | None) and same(option.label, name):
-                return option
+        if isinstance(given, dict) and "name" in given:
+            return next((o for o in node.options if same(o.label, given["name"])), None)
         for option in node.options:
             trial = _Match(self.space)
             trial.node(option.node, given, "", ())
-            if not trial.problems and not isinstance(given, str):
+            if not trial.problems and same(type(option.node) is Const, not isinstance(given, dict)):
                 return option
         return None
 
     def _group(self, node: Group, given: Any, path: str, at: Keys) -> None:
-        name = node.children.get("name")
-        if isinstance(given, str) and isinstance(name, Const):
-            given = {"name": given}
         if isinstance(given, list) and node.sequence:
             given = dict(enumerate(given))
         if not isinstance(given, dict):

@@ -143,6 +143,10 @@ class Atom:
     def pins(self) -> dict[str, Scalar]:
         return {**self.above, self.path: self.value}
 
+    def needs(self, other: Atom) -> bool:
+        """Whether this one is reached through the other."""
+        return other.path in self.above and same(self.above[other.path], other.value)
+
 
 def atoms(node: Node, path: str, above: Mapping[str, Scalar] | None = None) -> Iterator[Atom]:
     """Every option and every probe of every range below a node."""

@@ -1,0 +1,139 @@
+"""Builds every corner of a space and runs one training batch of each, before any trial starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from legoray.config import TrialConfig
+from legoray.data.corpus import Corpus
+from legoray.data.recipes import Recipe, StateRecipe
+from legoray.errors import InfeasibleError, InputError, Problem
+from legoray.model.base import Batch
+from legoray.model.recommender import Recommender, recipe_of, seeded, shape_of
+from legoray.search.space import Space
+from legoray.train.batches import Collator, draw_samples
+from legoray.train.cache import shared_features
+from legoray.train.losses import loss_of, summed_loss
+
+SAMPLES = 8  # of a corner's batch: enough to meet lengths that differ
+
+Say = Callable[[str], None]
+
+
+def check_space(
+    space: Space, corpus: Corpus, tables: Path, home: Path, say: Say = lambda text: None
+) -> list[Problem]:
+    """Everything that goes wrong when a space's corners are built and trained for one batch.
+
+    What the corners read (tokens, hidden states) is made on the way, in the caches that the
+    trials will use.
+
+    Args:
+        space: what to check.
+        corpus: of the space's data set.
+        tables: folder of the prepared tables.
+        home: folder of shared caches.
+        say: told how it goes.
+    """
+    began = time.perf_counter()
+    problems = _prepare(space.recipes(), tables, home, say)
+    if problems:
+        return problems
+    corners = space.corners()
+    for number, config in enumerate(corners, 1):
+        found = _attempt(config, space, corpus, tables, home)
+        problems += found
+        outcome = "failed" if found else "fine"
+        say(f"corner {number} of {len(corners)}: {config.model.label()} {outcome}")
+    seconds = time.perf_counter() - began
+    say(f"{len(corners)} corners of the space built and run in {seconds:.1f} s")
+    return list(dict.fromkeys(problems))
+
+
+def _prepare(recipes: Sequence[Recipe], tables: Path, home: Path, say: Say) -> list[Problem]:
+    """Compute the hidden states that the space may read, those of one model together."""
+    states = [recipe for recipe in recipes if isinstance(recipe, StateRecipe)]
+    if not states:
+        return []
+    from legoray.llm.store import ensure_states
+
+    try:
+        ensure_states(states, tables, home, say)
+    except InputError as error:
+        return error.problems
+    return []
+
+
+def _attempt(
+    config: TrialConfig, space: Space, corpus: Corpus, tables: Path, home: Path
+) -> list[Problem]:
+    """The problems of one corner."""
+    where = f"{space.document.path}: {config.model.label()}"
+    try:
+        run_corner(config, space.text, corpus, tables, home)
+    except InputError as error:
+        return [
+            Problem(f"{where}: {p.where}" if p.where else where, p.message, p.hint)
+            for p in error.problems
+        ]
+    except InfeasibleError as error:
+        return [Problem(where, str(error))]
+    except Exception as error:  # a part of the user's own may raise anything
+        return [Problem(where, f"cannot be trained: {type(error).__name__}: {error}")]
+    return []
+
+
+def run_corner(
+    config: TrialConfig, text: tuple[str, ...], corpus: Corpus, tables: Path, home: Path
+) -> None:
+    """Build one model, train it on one batch and score that batch.
+
+    Raises:
+        InputError: something that it reads is missing, or the train split is empty.
+        InfeasibleError: its loss, its gradients or its scores are not finite.
+    """
+    features = shared_features(recipe_of(config.model, text), tables, home)
+    shape = shape_of(config.model, features, config.train.max_history)
+    recommender = seeded(config.model, shape, config.seed)
+    train = corpus.splits["train"]
+    samples = draw_samples(
+        train,
+        task=config.train.task,
+        negatives=config.train.negatives,
+        seed=config.seed,
+        epoch=1,
+    )
+    if not len(samples):
+        message = "the train split has no impression with both a click and a non-click"
+        raise InputError(Problem(f"data set {corpus.name}", message))
+    chosen = np.arange(min(SAMPLES, config.train.batch_size, len(samples)))
+    collate = Collator(corpus, train, features, config.train.max_history)
+    batch = collate(samples.impression[chosen], samples.rows[chosen])
+    _train_and_score(recommender, batch, config)
+
+
+def _train_and_score(recommender: Recommender, batch: Batch, config: TrialConfig) -> None:
+    """Forward and backward in training, then a forward in evaluation; all of it finite."""
+    recommender.train()
+    with torch.random.fork_rng(devices=[]), _autocast(config):
+        torch.manual_seed(config.seed)
+        scores = recommender(batch)
+    loss = summed_loss(scores, batch.labels, loss_of(config.train))
+    loss.backward()
+    recommender.eval()
+    with torch.no_grad(), _autocast(config):
+        scored = recommender(batch)
+    gradients = [p.grad for p in recommender.parameters() if p.grad is not None]
+    for name, tensors in {"loss": [loss], "gradients": gradients, "scores": [scored]}.items():
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            raise InfeasibleError(f"its {name} are not finite in the first batch")
+
+
+def _autocast(config: TrialConfig) -> torch.autocast:
+    enabled = config.train.precision == "bfloat16"
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
