@@ -64,12 +64,21 @@ class Summary:
 
 def summaries(sweep: Sweep, select: str) -> list[Summary]:
     """Mean and standard deviation over the seeds of each configuration that was tested."""
+    return [_summary(name, records, select) for name, records in _groups(sweep).items()]
+
+
+def _groups(sweep: Sweep) -> dict[str, list[TrialRecord]]:
+    """Completed final trainings by their configuration without its seed."""
     groups: dict[str, list[TrialRecord]] = {}
     for record in sweep.of("final"):
         if record.status == "completed":
             bare = {k: v for k, v in record.config.items() if k != "seed"}
             groups.setdefault(digest(bare), []).append(record)
-    return [_summary(name, records, select) for name, records in groups.items()]
+    return groups
+
+
+def _valid(records: list[TrialRecord], select: str) -> float:
+    return statistics.fmean(r.best.get(select, math.nan) for r in records)
 
 
 def _summary(name: str, records: list[TrialRecord], select: str) -> Summary:
@@ -81,9 +90,25 @@ def _summary(name: str, records: list[TrialRecord], select: str) -> Summary:
         seeds=len(records),
         mean={m: statistics.fmean(values) for m, values in columns.items()},
         std={m: _spread(values) for m, values in columns.items()},
-        valid=statistics.fmean(r.best.get(select, math.nan) for r in records),
+        valid=_valid(records, select),
     )
 
 
 def _spread(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def winner(sweep: Sweep, select: str, mode: str) -> TrialRecord | None:
+    """The model to keep: chosen by validation alone.
+
+    Of the configurations that were trained anew, the one with the best mean over its seeds, and of
+    it the best seed; without final trainings, the best trial of the search.
+    """
+    sign = -1.0 if mode == "max" else 1.0
+    groups = _groups(sweep)
+    scored = [(_valid(records, select), records) for records in groups.values()]
+    scored = [(value, records) for value, records in scored if math.isfinite(value)]
+    if not scored:
+        return next(iter(ranked(sweep.of("search"), select, mode)), None)
+    _, records = min(scored, key=lambda pair: sign * pair[0])
+    return min(records, key=lambda r: sign * r.best[select])

@@ -87,7 +87,7 @@ class Mailbox:
             ticket.answered.set()
         try:
             message = await asyncio.wait_for(ticket.messages.get(), timeout)
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             return None
         if ticket.done and ticket.messages.empty():
             self._slot(slot).queue.remove(ticket)
@@ -124,7 +124,7 @@ class Mailbox:
             place.changed.clear()
             try:
                 await asyncio.wait_for(place.changed.wait(), timeout)
-            except (TimeoutError, asyncio.TimeoutError):
+            except TimeoutError:
                 return None
             found = self._take(place)
         return found
@@ -158,7 +158,7 @@ class Mailbox:
         ticket.messages.put_nowait({**message, "takes": ticket.takes})
         try:
             await asyncio.wait_for(ticket.answered.wait(), self._patience)
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             return True
         return not ticket.cancelled
 

@@ -49,6 +49,7 @@ class Phases(Searcher):
         budget: Budget,
         home: str,
         finals: Callable[[], list[Final]],
+        ended: str = "",
     ) -> None:
         """Wrap a study.
 
@@ -59,6 +60,7 @@ class Phases(Searcher):
             budget: when to stop proposing.
             home: folder of the caches that trials share.
             finals: what to train once the search is over; called then.
+            ended: why there is nothing left to search, where that is so.
         """
         super().__init__(metric="value", mode=goal.mode)
         self._sweep, self._study, self._goal, self._home = sweep, study, goal, home
@@ -68,7 +70,7 @@ class Phases(Searcher):
         self._plan = finals
         self._finals: Iterator[Final] | None = None
         self._live: dict[str, TrialRecord] = {}  # by Tune's trial id, as they were opened
-        self.why = ""  # why the search ended: trials | hours | exhausted
+        self.why = ended  # why the search ended: trials | hours | exhausted
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any

@@ -7,6 +7,7 @@ trials alone, never the final ones, and nothing but epochs that have a value.
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
@@ -43,7 +44,7 @@ def _inner(config: SchedulerConfig, epochs: int, mode: str) -> TrialScheduler:
     if config.name == "median":
         # Without the endless time slice the rule pauses trials while it knows too few.
         return MedianStoppingRule(
-            grace_period=config.grace_epochs, min_time_slice=math.inf, hard_stop=True, **common
+            grace_period=config.grace_epochs, min_time_slice=sys.maxsize, hard_stop=True, **common
         )
     brackets = BRACKETS if config.name == "hyperband" else 1
     longest = max(epochs, config.grace_epochs)
@@ -76,14 +77,16 @@ class SearchScheduler(FIFOScheduler):
 
     def replay(self, record: TrialRecord, goal: Goal) -> None:
         """Let the inner scheduler see the epochs of an ended trial again."""
-        past, best = _Past(record), None
+        past: Any = _Past(record)
+        nobody: Any = None  # neither scheduler asks the controller anything
+        best: float | None = None
         better = max if goal.mode == "max" else min
-        self._inner.on_trial_add(None, past)
+        self._inner.on_trial_add(nobody, past)
         for epoch in record.epochs:
             value = epoch.get(goal.select, math.nan)
             if math.isfinite(value):
                 best = value if best is None else better(best, value)
-                self._inner.on_trial_result(None, past, {"epoch": epoch["epoch"], "value": best})
+                self._inner.on_trial_result(nobody, past, {"epoch": epoch["epoch"], "value": best})
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         if _searched(trial):

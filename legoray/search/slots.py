@@ -118,8 +118,12 @@ class WarmSlot:
 
 def serve(config: dict[str, Any]) -> None:
     """The loop of one TorchTrainer worker: jobs of its slot, one after another."""
+    import ray
+
+    from legoray.train.worker import worker_runtime
+
     shared: Shared = config["shared"]
-    runtime = torch_runtime(shared)
+    runtime = worker_runtime(ray.get(shared.corpus[0]))
     while True:
         order = _order(shared.mailbox, config["slot"], runtime)
         if order is None:
@@ -142,25 +146,6 @@ def _order(mailbox: Any, slot: str, runtime: Runtime) -> Message | None:
 
         torch.distributed.broadcast_object_list(order, src=0)
     return order[0]
-
-
-def torch_runtime(shared: Shared) -> Runtime:
-    """The runtime of a TorchTrainer worker: rank, device, and the corpus mapped from memory."""
-    import ray
-    import ray.train
-    import ray.train.torch
-    import torch
-
-    context = ray.train.get_context()
-    threads = shared.settings.cpus_per_worker
-    torch.set_num_threads(threads)
-    return Runtime(
-        corpus=ray.get(shared.corpus[0]),
-        rank=context.get_world_rank(),
-        world=context.get_world_size(),
-        device=ray.train.torch.get_device(),
-        threads=threads,
-    )
 
 
 @dataclass(frozen=True)

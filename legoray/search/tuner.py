@@ -38,6 +38,7 @@ class Plan:
     epochs: int  # the longest training that the space allows
     home: str
     finals: Callable[[], list[Final]]
+    ended: str = ""  # why there is nothing left to search, where that is so
     train_fn: str = SlotSettings().train_fn
     watchers: list[Watcher] = field(default_factory=list)
 
@@ -60,7 +61,13 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
     settings = slot_settings(plan, str(sweep.folder / "ray"))
     mailbox = open_mailbox()
     phases = Phases(
-        sweep, study, goal=plan.goal, budget=plan.budget, home=plan.home, finals=plan.finals
+        sweep,
+        study,
+        goal=plan.goal,
+        budget=plan.budget,
+        home=plan.home,
+        finals=plan.finals,
+        ended=plan.ended,
     )
     shared = Shared(settings, mailbox, [corpus])
     try:

@@ -1,0 +1,119 @@
+"""The last lines of a search: why it ended, what won, and the commands to look further."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from legoray.records import TrialRecord
+from legoray.search.display import NAMES, settings
+from legoray.search.finals import Summary, ranked, summaries, winner
+from legoray.search.phases import Goal
+from legoray.search.sweep import ENDED, Sweep
+
+WHY = {
+    "trials": "all trials are done",
+    "hours": "its time is up",
+    "exhausted": "every configuration of the space has been tried",
+}
+
+
+def closing(
+    console: Console, sweep: Sweep, *, goal: Goal, again: str, links: list[str], note: str = ""
+) -> None:
+    """Print them.
+
+    Args:
+        console: where to.
+        sweep: the sweep that has ended or was interrupted.
+        goal: what it was searched by.
+        again: the command that goes on with it.
+        links: commands and addresses of the tracking store.
+        note: a last remark, such as a tracking problem.
+    """
+
+    def say(text: str = "") -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    say()
+    say(_why(sweep))
+    best = next(iter(ranked(sweep.of("search"), goal.select, goal.mode)), None)
+    if best is not None:
+        say(f"best on validation: {best.label} (trial {best.number}), {_value(best, goal)}")
+        say(f"  {settings(best, most=20)}") if best.params else None
+    if sweep.of("final", "baseline"):
+        _print_test(console, sweep, goal)
+    if sweep.info.state != "finished":
+        say(f"to go on: {again}")
+    if best is not None:
+        for line in _commands(sweep, goal, links):
+            say(line)
+    if note:
+        say(note)
+
+
+def _why(sweep: Sweep) -> str:
+    count: Counter[str] = Counter(r.status for r in sweep.of("search"))
+    kinds = ", ".join(f"{count[s]} {NAMES[s]}" for s in (*ENDED, "interrupted") if count[s])
+    if sweep.info.state == "finished":
+        reason = WHY.get(sweep.info.ended, "it is done")
+        return f"The search '{sweep.info.name}' has ended: {reason} ({kinds or 'no trial'})."
+    return f"The search '{sweep.info.name}' was interrupted ({kinds or 'no trial yet'})."
+
+
+def _value(record: TrialRecord, goal: Goal) -> str:
+    return f"{goal.select} {record.best[goal.select]:.4f}"
+
+
+def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
+    """The table of the test split: final models, then baselines."""
+    rows = sorted(
+        summaries(sweep, goal.select),
+        key=lambda s: -s.valid if goal.mode == "max" else s.valid,
+    )
+    baselines = [r for r in sweep.of("baseline") if r.status == "completed"]
+    names = sorted({m for s in rows for m in s.mean} | {m for b in baselines for m in b.test})
+    if not names:
+        console.print("The test split has no labels: nothing was measured on it.", highlight=False)
+        return
+    made = " (synthetic data)" if sweep.info.synthetic else ""
+    table = Table(title=f"test split of {sweep.info.data_title or sweep.info.data}{made}")
+    table.add_column("model", no_wrap=True)
+    table.add_column("seeds", justify="right")
+    for name in (names := sorted(names, key=lambda n: (n != goal.select, n))):
+        table.add_column(name, justify="right", no_wrap=True)
+    for summary in rows:
+        table.add_row(summary.label, str(summary.seeds), *(_cell(summary, n) for n in names))
+    for record in baselines:
+        values = (f"{record.test[n]:.4f}" if n in record.test else "" for n in names)
+        table.add_row(record.label, "", *values, style="dim")
+    console.print(table)
+
+
+def _cell(summary: Summary, name: str) -> str:
+    if name not in summary.mean:
+        return ""
+    spread = f" ± {summary.std[name]:.4f}" if summary.seeds > 1 else ""
+    return f"{summary.mean[name]:.4f}{spread}"
+
+
+def _commands(sweep: Sweep, goal: Goal, links: list[str]) -> list[str]:
+    lines = ["To look further:", *(f"  {link}" for link in links)]
+    lines.append(f"  legoray leaderboard {shown(sweep.folder)}")
+    best = winner(sweep, goal.select, goal.mode)
+    if best is not None:
+        folder = shown(sweep.model_folder(best.key) / "best")
+        text = "--candidates new_titles.txt --history 'a title that was read'"
+        lines.append(f"  legoray recommend {folder} {text}")
+    return lines
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

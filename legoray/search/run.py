@@ -1,0 +1,308 @@
+"""The search from the space's file to the closing lines: what `run_search.py` calls."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from legoray.config import home
+from legoray.data.prepare import Prepared, prepare
+from legoray.errors import InputError
+from legoray.records import TrialRecord, digest
+from legoray.search.finals import finals_of, winner
+from legoray.search.space import Space, read_space
+from legoray.search.sweep import ENDED, Sweep, open_sweep
+
+if TYPE_CHECKING:
+    from legoray.data.corpus import Corpus
+    from legoray.search.phases import Goal
+    from legoray.search.scribe import Halt
+    from legoray.zoo.record import Recorder
+
+INTERRUPTED = 130
+FAILED = 1
+
+
+def run_search(
+    space_file: Path,
+    *,
+    address: str | None = None,
+    trials: int | None = None,
+    fresh: bool = False,
+    folder: Path | None = None,
+    check_only: bool = False,
+    console: Console,
+) -> int:
+    """Search a space, or go on with a search that was interrupted.
+
+    Args:
+        space_file: the search space.
+        address: of a Ray cluster; a local one is started where it is not given.
+        trials: in all, instead of the file's number.
+        fresh: set an earlier sweep of this name aside.
+        folder: of the sweep; `sweeps/<name>` where it is not given.
+        check_only: validate, build every corner and run a batch of each, nothing more.
+        console: where to print.
+
+    Returns:
+        The exit code: 0 done, 1 nothing could be trained, 130 interrupted.
+
+    Raises:
+        InputError: a mistake of the user's, anywhere on the way.
+    """
+    say = partial(_say, console)
+    space = read_space(Path(space_file))
+    prepared = prepare(space.dataset, say=say)
+    if check_only:
+        return _check_only(space, prepared, say)
+    place = (folder or Path("sweeps") / space.config.name).absolute()
+    sweep = open_sweep(space, place, prepared.tables, prepared.manifest, fresh=fresh)
+    try:
+        sweep.interrupt()
+        budget = trials or space.config.search.trials
+        return Search(space, prepared, sweep, console, address, budget, folder).run()
+    finally:
+        sweep.close()
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _check_only(space: Space, prepared: Prepared, say: Callable[[str], None]) -> int:
+    from legoray.data.load import load_corpus
+    from legoray.search.check import check_space
+
+    corpus = load_corpus(prepared.tables)
+    problems = check_space(space, corpus, prepared.tables, home(), say)
+    if problems:
+        raise InputError(*problems)
+    say(f"{space.document.path} is fine")
+    return 0
+
+
+@dataclass
+class Search:
+    """One run of a sweep in this process."""
+
+    space: Space
+    prepared: Prepared
+    sweep: Sweep
+    console: Console
+    address: str | None
+    trials: int
+    folder: Path | None
+
+    def run(self) -> int:
+        """Do what is left, print the closing lines, return the exit code."""
+        halt: Halt | None = None
+        if self._search_left() or self._finals_left():
+            halt = self._run_trials()
+        if halt is not None and halt.reason:
+            return self._stopped(halt)
+        self._run_baselines()
+        done = any(r.status in ("completed", "pruned") for r in self.sweep.of("search"))
+        self.sweep.set_state("finished", ended=self.sweep.info.ended or "trials")
+        self.sweep.tidy()
+        self._close(interrupted=False)
+        return 0 if done else FAILED
+
+    # --- what is left to do
+
+    @cached_property
+    def goal(self) -> Goal:
+        from legoray.search.phases import Goal
+        from legoray.train.metrics import direction
+
+        select = self.space.config.evaluate.select
+        test = self.prepared.manifest.labeled.get("test", False)
+        return Goal(select, direction(select), test)
+
+    def _search_left(self) -> bool:
+        over = self.sweep.info.state in ("finals", "finished") or self.sweep.info.ended
+        if over and self.sweep.info.ended in ("hours", "exhausted"):
+            return False
+        return self.sweep.done() < self.trials
+
+    def _finals(self) -> list[Any]:
+        final = self.space.config.final
+        return finals_of(self.sweep, final.top, final.seeds, self.goal.select, self.goal.mode)
+
+    def _finals_left(self) -> bool:
+        known = {r.key for r in self.sweep.of("final") if r.status in ENDED}
+        return any(final.key not in known for final in self._finals())
+
+    # --- trials
+
+    def _run_trials(self) -> Halt:
+        """Start Ray and run the search's trials and the finals on it."""
+        self._say(self._opening())
+        recorder = self.recorder  # a wrong tracking address is found before Ray starts
+        from legoray.rayinit import ensure_ray
+
+        ensure_ray(self.address)
+        from legoray.data.load import load_corpus_ray
+        from legoray.search.scribe import Halt
+
+        corpus = load_corpus_ray(self.prepared.tables)
+        self._check(corpus)
+        halt = Halt()
+        try:
+            with halt.on_signals(self._say):
+                self._tune(corpus, halt, [recorder.push])
+        except KeyboardInterrupt:
+            halt.give_up("interrupted")
+        return halt
+
+    def _opening(self) -> str:
+        done, info = self.sweep.done(), self.sweep.info
+        data = f"{info.data_title or info.data}{' (synthetic data)' if info.synthetic else ''}"
+        going = f"going on with '{info.name}' after {done} trials" if done else f"'{info.name}'"
+        return f"search {going}: {self.trials} trials on {data}, in {self.sweep.folder}"
+
+    def _check(self, corpus: Any) -> None:
+        """Check the space's corners once per sweep; see that hidden states are there."""
+        if self.sweep.records:
+            return
+        import ray
+
+        from legoray.search.check import check_space
+
+        loaded: Corpus = ray.get(corpus)
+        problems = check_space(self.space, loaded, self.prepared.tables, home(), self._say)
+        if problems:
+            raise InputError(*problems)
+
+    def _tune(self, corpus: Any, halt: Halt, watchers: list[Callable[[TrialRecord], None]]) -> None:
+        from legoray.search.display import Board
+        from legoray.search.phases import Budget
+        from legoray.search.study import StudySearcher
+        from legoray.search.tuner import Plan, run_trials, slots_that_fit
+
+        config = self.space.config
+        study = StudySearcher(self.space, self.sweep.folder, sweep_id=self.sweep.info.id)
+        finals = config.final.top * config.final.seeds
+        slots = slots_that_fit(config.search)
+        board = Board(
+            self.console,
+            self.sweep,
+            goal=self.goal,
+            trials=self.trials,
+            finals=finals,
+            slots=slots,
+        )
+        plan = Plan(
+            search=config.search,
+            budget=Budget(self.trials, config.search.hours),
+            goal=self.goal,
+            epochs=max(c.train.epochs for c in self.space.corners()),
+            home=str(home()),
+            finals=self._finals,
+            ended="" if self._search_left() else self.sweep.info.ended or "trials",
+            watchers=[board.watch, *watchers],
+        )
+        try:
+            self.sweep.set_state("searching" if not plan.ended else "finals")
+            with board.live():
+                run_trials(self.sweep, study, corpus, plan, halt)
+        finally:
+            self.sweep.interrupt()
+            study.close()
+
+    # --- the end
+
+    def _run_baselines(self) -> None:
+        """The rows that need no model, each measured once."""
+        config = self.space.config
+        for name in config.final.baselines:
+            content = {"baseline": name, "seed": config.seed, "metrics": config.evaluate.metrics}
+            key = digest({**content, "data": self.sweep.info.fingerprint})
+            known = self.sweep.find(key, "baseline")
+            if known is None or known.status not in ENDED:
+                self._baseline(name, key)
+
+    def _baseline(self, name: str, key: str) -> None:
+        import time
+
+        from legoray.train.baselines import baseline_metrics
+
+        config = self.space.config
+        record = self.sweep.begin(key, "baseline", name, {}, {})
+        values = {
+            split: baseline_metrics(name, self.corpus, split, config.evaluate, config.seed)
+            for split in ("valid", "test")
+            if self.prepared.manifest.labeled.get(split)
+        }
+        record = self.sweep.change(
+            record.number,
+            status="completed",
+            best=values.get("valid", {}),
+            test=values.get("test", {}),
+            ended=time.time(),
+        )
+        self.recorder.push(record)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        from legoray.data.load import load_corpus
+
+        return load_corpus(self.prepared.tables)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        from legoray.zoo.record import Recorder
+
+        return Recorder(self.space.config.tracking, self.sweep.info, self.sweep.folder)
+
+    def _stopped(self, halt: Halt) -> int:
+        """The search ended before its time."""
+        self.sweep.set_state("interrupted")
+        if halt.problem is not None:
+            self._say(f"to go on, once that is mended: {self.again()}")
+            raise halt.problem
+        self._close(interrupted=True)
+        if halt.reason == "failures":
+            self._say_failures()
+            return FAILED
+        return INTERRUPTED
+
+    def _say_failures(self) -> None:
+        self._say("The search was given up: its first trials all failed. The first one:")
+        record = next(r for r in self.sweep.of("search") if r.status == "failed")
+        self._say(f"  {record.label}: {record.reason}")
+        self._say(f"  all of it: {self.sweep.model_folder(record.key) / 'error.json'}")
+
+    def _close(self, *, interrupted: bool) -> None:
+        from legoray.search.closing import closing
+
+        best = winner(self.sweep, self.goal.select, self.goal.mode)
+        sent = self.recorder.finish(best, interrupted=interrupted)
+        note = "" if sent else f"MLflow does not have everything yet: {self.recorder.problem}"
+        closing(
+            self.console,
+            self.sweep,
+            goal=self.goal,
+            again=self.again(),
+            links=self.recorder.links(),
+            note=note,
+        )
+
+    def again(self) -> str:
+        """The command that goes on with this sweep."""
+        words = ["python", "run_search.py", str(self.space.document.path)]
+        if self.trials != self.space.config.search.trials:
+            words += ["--trials", str(self.trials)]
+        if self.folder is not None:
+            words += ["--folder", str(self.folder)]
+        if self.address is not None:
+            words += ["--address", self.address]
+        return shlex.join(words)
+
+    def _say(self, text: str) -> None:
+        _say(self.console, text)
