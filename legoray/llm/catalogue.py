@@ -124,7 +124,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _is_folder_name(name: str) -> bool:
-    return Path(name).expanduser().is_dir() or name.startswith((".", "/", "~")) or name == ""
+    return bool(name) and (name.startswith((".", "/", "~")) or Path(name).is_dir())
 
 
 def _of_folder(name: str) -> Source:

@@ -103,10 +103,11 @@ def text_config(source: Source) -> Any:
     read_config(source)
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # the library checks a file by many kinds of exceptions
         raise InputError(
-            Problem(str(source.folder / "config.json"), f"transformers cannot read it: {first}")
+            Problem(
+                str(source.folder / "config.json"), f"transformers cannot read it: {_first(error)}"
+            )
         ) from None
     return config.get_text_config()
 
@@ -153,18 +154,42 @@ def _read_weights(source: Source, precision: Precision) -> nn.Module:
         # the library draws random numbers for weights that it then overwrites: a trial must not
         # see other numbers because the model was already in memory
         with torch.random.fork_rng(devices=[]), quiet():
-            return AutoModel.from_pretrained(
-                source.folder, trust_remote_code=False, use_safetensors=True, **options
+            model, loading = AutoModel.from_pretrained(
+                source.folder,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
             )
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             Problem(
                 str(source.folder),
-                f"cannot be loaded as a language model: {first}",
+                f"cannot be loaded as a language model: {_first(error)}",
                 "fetch the weights again if they are damaged",
             )
         ) from None
+    _check_complete(source, {*loading["missing_keys"], *map(str, loading["mismatched_keys"])})
+    return model
+
+
+def _check_complete(source: Source, missing: set[str]) -> None:
+    """The library fills weights that a file lacks with random numbers: never train on those."""
+    lacking = sorted(name for name in missing if not name.startswith("pooler."))
+    if lacking:
+        raise InputError(
+            Problem(
+                str(source.folder),
+                f"the weights lack {len(lacking)} tensors, such as {lacking[0]}",
+                "the files do not fit the config.json; fetch the model again",
+            )
+        )
+
+
+def _first(error: Exception) -> str:
+    """The first line of an error that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 def load_tokenizer(name: str) -> Any:
@@ -187,9 +212,8 @@ def _tokenizer(source: Source) -> Any:
                 source.folder, trust_remote_code=False, padding_side="right"
             )
     except Exception as error:  # the tokenizers library raises bare Exceptions for damaged files
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            Problem(str(source.folder), f"its tokenizer cannot be loaded: {first}")
+            Problem(str(source.folder), f"its tokenizer cannot be loaded: {_first(error)}")
         ) from None
 
 

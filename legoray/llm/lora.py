@@ -42,7 +42,7 @@ class LoraSettings(Strict):
     alpha: Annotated[float, Field(gt=0)] = 16.0
     dropout: Share = 0.0
     targets: list[str] | None = Field(
-        None, description="names of projections in a layer; queries and values where null"
+        default=None, description="names of projections in a layer; queries and values where null"
     )
 
 

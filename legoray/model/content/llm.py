@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,7 +26,8 @@ from legoray.llm.text import default_template, template_pieces
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.layers import AdditiveAttention, masked_mean
 
-_BUCKET = 4  # texts whose lengths round up to the same multiple run together
+_BUCKET = 4  # tokens; texts whose lengths round up to the same multiple run together
+_BUCKETS = 16  # at most about so many; long texts get wider buckets
 
 
 class LlmConfig(PartConfig):
@@ -205,9 +206,9 @@ def _absolute(config: LlmConfig, layers: int) -> int:
 
 def _buckets(lengths: Tensor, order: Tensor) -> list[tuple[Tensor, int]]:
     """Rows of about the same length, and the width of each bucket."""
-    rounded = (lengths[order] + _BUCKET - 1) // _BUCKET
-    _, counts = torch.unique_consecutive(rounded, return_counts=True)
+    ordered = lengths[order]
+    step = torch.clamp(ordered[-1] // _BUCKETS, min=_BUCKET)
+    _, counts = torch.unique_consecutive((ordered + step - 1) // step, return_counts=True)
     groups = order.split(counts.tolist())
-    ends = torch.cumsum(counts, 0) - 1
-    widths: list[Any] = lengths[order][ends].tolist()
+    widths: list[int] = ordered[torch.cumsum(counts, 0) - 1].tolist()
     return list(zip(groups, widths, strict=True))

@@ -1,0 +1,30 @@
+"""Tiny language models and tables, made once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from llm_cases import write_model, write_tables
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory):
+    """The folder of a random three-layer BERT."""
+    return write_model(tmp_path_factory.mktemp("bert"), "bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory):
+    """The folder of a random three-layer Llama whose tokenizer has no special tokens."""
+    return write_model(tmp_path_factory.mktemp("llama"), "llama")
+
+
+@pytest.fixture(scope="session")
+def item_tables(tmp_path_factory):
+    """Prepared tables of `ITEMS`."""
+    return write_tables(tmp_path_factory.mktemp("tables"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(7)
