@@ -33,9 +33,8 @@ class CnnOperator(ContentOperator):
         filters = config.filters or shape.hidden_size
         same = filters == shape.hidden_size
         self.embed = TokenEmbedding(shape.vocabulary, config.embedding_size, config.dropout)
-        self.convolve = nn.Conv1d(
-            config.embedding_size, filters, config.kernel_size, padding="same"
-        )
+        width = config.kernel_size
+        self.convolve = nn.Conv1d(config.embedding_size, filters, width, padding=width // 2)
         self.dropout = nn.Dropout(config.dropout)
         self.pool = AdditiveAttention(filters, config.attention_size)
         self.project: nn.Module = nn.Identity() if same else nn.Linear(filters, shape.hidden_size)
@@ -51,5 +50,6 @@ class CnnOperator(ContentOperator):
         N items' tokens to `[N, D]`. Beyond a text's ends the convolution reads zeros.
         """
         embedded = self.embed(inputs.ids, inputs.mask)
-        contexts = torch.relu(self.convolve(embedded.transpose(1, 2))).transpose(1, 2)
+        convolved = self.convolve(embedded.transpose(1, 2)).transpose(1, 2)
+        contexts = torch.relu(convolved[:, -embedded.shape[1] :])  # an even kernel gives one more
         return self.project(self.pool(self.dropout(contexts), inputs.mask))

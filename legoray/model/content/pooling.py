@@ -6,11 +6,12 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, token_recipe
-from legoray.model.layers import TokenEmbedding, masked_max, masked_mean
+from legoray.model.layers import masked_mean, small_embedding
 
 
 class PoolingConfig(TextConfig):
@@ -21,7 +22,7 @@ class PoolingConfig(TextConfig):
 
 
 class PoolingOperator(ContentOperator):
-    """Token embeddings pooled per attribute, combined over the attributes, projected."""
+    """Token embeddings pooled per attribute, dropout, combined over the attributes, projected."""
 
     Config: ClassVar[type[PartConfig]] = PoolingConfig
     paper: ClassVar[str] = "Liu, Fan, Wu: Legommenders (WWW 2025), 'Pooling'"
@@ -31,7 +32,8 @@ class PoolingOperator(ContentOperator):
         self.attributes = shape.attributes
         self.pool = config.pool
         self.combine = config.combine
-        self.embed = TokenEmbedding(shape.vocabulary, config.embedding_size, config.dropout)
+        self.table = small_embedding(shape.vocabulary, config.embedding_size)
+        self.dropout = nn.Dropout(config.dropout)
         joined = shape.attributes if config.combine == "concat" else 1
         self.project = nn.Linear(config.embedding_size * joined, shape.hidden_size)
 
@@ -45,13 +47,19 @@ class PoolingOperator(ContentOperator):
 
         An attribute without text counts as zeros, and is left out of the mean over attributes.
         """
-        embedded = self.embed(inputs.ids, inputs.mask)
-        pool = masked_mean if self.pool == "mean" else masked_max
         own = [inputs.mask & (inputs.attribute == a) for a in range(self.attributes)]
-        pooled = torch.stack([pool(embedded, mask) for mask in own], dim=1)
+        pooled = self.dropout(torch.stack([self._pool(inputs.ids, mask) for mask in own], dim=1))
         if self.combine == "concat":
             return self.project(pooled.flatten(1))
         if self.combine == "sum":
             return self.project(pooled.sum(dim=1))
         present = torch.stack([mask.any(dim=1) for mask in own], dim=1)
         return self.project(masked_mean(pooled, present))
+
+    def _pool(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Mean or maximum of one attribute's embeddings, `[N, E]`; zeros where it has no token.
+
+        A bag never writes the `[N, L, E]` embeddings down; padding (token 0) is not in it.
+        """
+        bags = ids.masked_fill(~mask, 0)
+        return F.embedding_bag(bags, self.table.weight, mode=self.pool, padding_idx=0)
