@@ -17,6 +17,8 @@ QUIET = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # The raylet's own words on lost workers go to the screen even with `log_to_driver=False`.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Left open, a local start would write a token file into the home folder, and a head that is
     # started by hand would then demand a token which clients do not send.
