@@ -67,7 +67,9 @@ class StateFeatures:
         mask = column < (end - start)[:, None]
         # under the mask: the item's own last token, so that no page but its own is touched
         rows = torch.minimum(start[:, None] + column, end[:, None] - 1)
-        hidden = self.hidden.index_select(0, rows.flatten()).view(len(items), width, -1)
+        hidden = self.hidden.index_select(0, rows.flatten()).view(
+            len(items), width, self.hidden.shape[1]
+        )
         return States(hidden.masked_fill_(~mask.unsqueeze(-1), 0), mask)
 
     def save_assets(self, folder: Path) -> None:

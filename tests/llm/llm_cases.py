@@ -14,7 +14,10 @@ ITEMS = [
     {"title": "Striker scores twice in the late cup final", "category": "sport"},
     {"title": "", "category": ""},
     {"title": "Markets", "category": "money"},
-    {"title": "Choir sings again after the long winter break in the old harbour", "category": "music"},
+    {
+        "title": "Choir sings again after the long winter break in the old harbour",
+        "category": "music",
+    },
     {"title": "Rain again", "category": "weather"},
     {"title": "The town sings in the rain", "category": "music"},
 ]

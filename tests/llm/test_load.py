@@ -70,11 +70,14 @@ def test_loading_is_shared_frozen_and_leaves_random_numbers_alone(tiny_bert, pre
     assert load_base(tiny_bert, precision) is base
     assert not any(p.requires_grad for p in base.model.parameters())
     kinds = {p.dtype for p in base.model.parameters()}
-    assert kinds == {
-        "float32": {torch.float32},
-        "bfloat16": {torch.bfloat16},
-        "int8": {torch.float32, torch.int8},
-    }[precision]
+    assert (
+        kinds
+        == {
+            "float32": {torch.float32},
+            "bfloat16": {torch.bfloat16},
+            "int8": {torch.float32, torch.int8},
+        }[precision]
+    )
 
 
 def test_loading_says_nothing(tiny_bert, capfd, recwarn):
