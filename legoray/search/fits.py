@@ -41,11 +41,12 @@ class Fits:
         every = product(*(self.parts[kind] for kind in KINDS))
         return frozenset((c, b, p) for c, b, p in every if not explain(c, b, p))
 
-    def why_not(self) -> str:
-        """Why the first composition is refused, for a space in which none is valid."""
+    def why_not(self, drawn: Mapping[str, str] | None = None) -> str:
+        """Why a composition with the drawn parts, the rest as it comes first, is refused."""
         from legoray.model.compose import explain
 
-        return str(explain(*(self.parts[kind][0] for kind in KINDS)) or "")
+        names = [(drawn or {}).get(kind, self.parts[kind][0]) for kind in KINDS]
+        return str(explain(*names) or "these parts do not fit together")
 
     def strangers(self, kind: str) -> list[tuple[str, str]]:
         """Parts of a kind that no valid composition holds, each with a reason."""

@@ -121,10 +121,15 @@ def settings_problems(
         try:
             cls.model_validate(data)
         except ValidationError as error:
-            if any(detail["loc"] for detail in error.errors(include_url=False)):
+            details = error.errors(include_url=False)
+            for loc in [d["loc"] for d in details if d["type"] == "extra_forbidden"]:
+                origin[loc] = (*origin.get(loc[:-1], node.keys), loc[-1])  # the key, not its value
+            if any(detail["loc"] for detail in details):
                 resolved = Resolved(document.path, data, document.lines, origin)
                 problems += problems_of(error, cls, resolved)
-    return _distinct(problems)
+    # both ends of a range are often wrong in the same way
+    alike = {(p.where, p.message.partition(": ")[2] or p.message): p for p in reversed(problems)}
+    return list(reversed(alike.values()))
 
 
 def _one(node: Node, path: str, pins: dict[str, Scalar]) -> tuple[dict[str, Any], dict[Keys, Keys]]:

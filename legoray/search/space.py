@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from legoray.config import DatasetConfig, ModelConfig, SpaceConfig, TrainConfig, TrialConfig, build
 from legoray.data.recipes import Recipe, StateRecipe
-from legoray.errors import InputError
+from legoray.errors import InputError, Problem
 from legoray.records import digest
 from legoray.search.fits import Fits, part_names
 from legoray.search.notation import KINDS
@@ -114,6 +114,8 @@ class Space:
         if not isinstance(node, Choice):
             return node
         offered = self.fits.offered(kind, names)
+        if not offered:
+            raise InputError(Problem(self.document.where(node.keys), self.fits.why_not(names)))
         if len(offered) == len(node.options):
             return node
         before = [other for other in KINDS[: KINDS.index(kind)] if other not in names]

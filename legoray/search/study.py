@@ -79,7 +79,11 @@ class StudySearcher(Searcher):
         if number is None or not isinstance(epoch, int):
             return
         self._passed[trial_id] = epoch
-        self.study.report(number, epoch, result)
+        self._report(number, epoch, result)
+
+    def _report(self, number: int, epoch: int, result: dict[str, Any]) -> None:
+        """Pass on the selecting metric, or the best so far where a result has `value` alone."""
+        self.study.report(number, epoch, {self.metric: result.get("value"), **result})
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -91,7 +95,7 @@ class StudySearcher(Searcher):
         ending = self._ending(trial_id, result, error)
         epoch = (result or {}).get("epoch")
         if result and isinstance(epoch, int):
-            self.study.report(number, epoch, result)
+            self._report(number, epoch, result)
         reason = str((result or {}).get("reason") or ("an error in its training" if error else ""))
         self.study.conclude(number, ending, reason=reason)
 
