@@ -29,7 +29,7 @@ from typing import Any, Literal, cast
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from legoray.config import SamplerConfig
 from legoray.errors import InputError
@@ -70,8 +70,9 @@ class AskTell:
         self.select = space.config.evaluate.select
         self.maximize = direction(self.select) == "max"
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.storage = open_journal(journal)
         self.study = optuna.create_study(
-            storage=open_journal(journal),
+            storage=self.storage,
             study_name=name,
             direction="maximize" if self.maximize else "minimize",
             load_if_exists=True,
@@ -79,7 +80,6 @@ class AskTell:
         ended = sum(row.state.is_finished() for row in self.rows())
         self.study.sampler = make_sampler(space.config.search.sampler, space.config.seed + ended)
         self.exhausted = ""  # why there is nothing left to propose
-        self._asked: dict[int, Trial] = {}
         self._dice = random.Random(space.config.seed + ended)
 
     def rows(self) -> list[FrozenTrial]:
@@ -128,22 +128,20 @@ class AskTell:
                 raise Rejected(f"the same configuration as trial {twin}")
             trial.set_user_attr("key", key)
         except Rejected as error:
-            self._fail(trial, "rejected", str(error))
+            self._fail(trial.number, "rejected", str(error))
             return None
         except BaseException as error:
-            self._fail(trial, "failed", f"{type(error).__name__}: {error}")
+            self._fail(trial.number, "failed", f"{type(error).__name__}: {error}")
             raise
-        self._asked[trial.number] = trial
         again_of = trial.user_attrs.get("again_of")
         return Suggestion(trial.number, config, plain_params(trial.params), again_of)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, Any]) -> None:
         """Note an epoch's value of the selecting metric; one that is not finite is left out."""
-        value = metrics.get(self.select)
-        trial = self._asked.get(number)
-        if trial is None or not _finite(value) or epoch in self._row(number).intermediate_values:
+        value, row = metrics.get(self.select), self._row(number)
+        if not _finite(value) or row.state.is_finished() or epoch in row.intermediate_values:
             return
-        trial.report(float(cast(float, value)), step=epoch)
+        self.storage.set_trial_intermediate_value(row._trial_id, epoch, cast(float, value))
 
     def conclude(
         self, number: int, ending: Ending, *, value: float | None = None, reason: str = ""
@@ -159,18 +157,17 @@ class AskTell:
         row = self._row(number)
         if row.state.is_finished():
             return
-        trial = self._asked.pop(number, None) or Trial(self.study, row._trial_id)
         best = value if _finite(value) else self._best(row)
         if ending == "completed" and best is not None:
             self.study.tell(number, best)
         elif ending == "pruned":
             self.study.tell(number, state=TrialState.PRUNED)
         elif ending == "completed":
-            self._fail(trial, "failed", reason or f"no finite {self.select} was reported")
+            self._fail(number, "failed", reason or f"no finite {self.select} was reported")
         else:
             if ending == "interrupted":
                 self._enqueue_again(row)
-            self._fail(trial, ending, reason)
+            self._fail(number, ending, reason)
 
     def close(self, reason: str = "the search was interrupted") -> None:
         """End the rows that still run, so that they are taken up again next time."""
@@ -204,12 +201,12 @@ class AskTell:
             if "key" in row.user_attrs and _outcome(row) not in ("interrupted", "rejected")
         }
 
-    def _fail(self, trial: Trial, outcome: str, reason: str) -> None:
-        trial.set_user_attr("outcome", outcome)
+    def _fail(self, number: int, outcome: str, reason: str) -> None:
+        identity = self._row(number)._trial_id
+        self.storage.set_trial_user_attr(identity, "outcome", outcome)
         if reason:
-            trial.set_user_attr("reason", reason)
-        self.study.tell(trial.number, state=TrialState.FAIL)
-        self._asked.pop(trial.number, None)
+            self.storage.set_trial_user_attr(identity, "reason", reason)
+        self.study.tell(number, state=TrialState.FAIL)
 
     def _enqueue_again(self, row: FrozenTrial) -> None:
         """Put an interrupted row's parameters into the queue, unless they are there."""
@@ -267,7 +264,6 @@ def make_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
             constant_liar=True,
             seed=seed,
             n_startup_trials=config.startup_trials,
-            warn_independent_sampling=False,
         )
 
 
