@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 FAILED = 1
+TRAIN = "legoray.train.loop:train"
 
 
 def run_search(
@@ -38,6 +39,7 @@ def run_search(
     folder: Path | None = None,
     check_only: bool = False,
     console: Console,
+    train_fn: str = TRAIN,
 ) -> int:
     """Search a space, or go on with a search that was interrupted.
 
@@ -49,6 +51,7 @@ def run_search(
         folder: of the sweep; `sweeps/<name>` where it is not given.
         check_only: validate, build every corner and run a batch of each, nothing more.
         console: where to print.
+        train_fn: `module:function` that trains a job; it must be importable on every node.
 
     Returns:
         The exit code: 0 done, 1 nothing could be trained, 130 interrupted.
@@ -66,7 +69,8 @@ def run_search(
     try:
         sweep.interrupt()
         budget = trials or space.config.search.trials
-        return Search(space, prepared, sweep, console, address, budget, folder).run()
+        search = Search(space, prepared, sweep, console, address, budget, folder, train_fn)
+        return search.run()
     finally:
         sweep.close()
 
@@ -98,6 +102,7 @@ class Search:
     address: str | None
     trials: int
     folder: Path | None
+    train_fn: str = TRAIN
 
     def run(self) -> int:
         """Do what is left, print the closing lines, return the exit code."""
@@ -205,6 +210,7 @@ class Search:
             home=str(home()),
             finals=self._finals,
             ended="" if self._search_left() else self.sweep.info.ended or "trials",
+            train_fn=self.train_fn,
             watchers=[board.watch, *watchers],
         )
         try:

@@ -7,8 +7,7 @@ trials alone, never the final ones, and nothing but epochs that have a value.
 from __future__ import annotations
 
 import math
-import sys
-from typing import Any
+from typing import Any, cast
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
@@ -44,7 +43,7 @@ def _inner(config: SchedulerConfig, epochs: int, mode: str) -> TrialScheduler:
     if config.name == "median":
         # Without the endless time slice the rule pauses trials while it knows too few.
         return MedianStoppingRule(
-            grace_period=config.grace_epochs, min_time_slice=sys.maxsize, hard_stop=True, **common
+            grace_period=config.grace_epochs, min_time_slice=cast(int, math.inf), hard_stop=True, **common
         )
     brackets = BRACKETS if config.name == "hyperband" else 1
     longest = max(epochs, config.grace_epochs)

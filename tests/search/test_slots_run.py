@@ -99,3 +99,80 @@ def test_warm_slots_serve_all_trials_and_the_finals(cluster, tmp_path):
     assert sum(t["error"] for t in study.told) == 1
     assert all(r.node and r.ended for r in sweep.records.values())
     sweep.close()
+
+
+def test_dead_workers_come_back_and_asha_stops_at_once(cluster, tmp_path):
+    """A killed worker resumes; one that always dies is given up; the weak are pruned."""
+    sweep = make_sweep(tmp_path)
+    configs = [
+        tinytrain.config(0.4, die="once"),
+        tinytrain.config(0.5, epochs=9),
+        tinytrain.config(0.01, epochs=9),
+        tinytrain.config(0.02, epochs=9),
+    ]
+    study = go(cluster, sweep, configs, scheduler="asha", concurrent=1)
+    records = sweep.of("search")
+    assert [r.status for r in records] == ["completed", "completed", "pruned", "pruned"]
+    assert records[0].resumed == 1
+    assert [e["epoch"] for e in events(sweep, 0, "start")] == [0, 1]
+    assert [e["epoch"] for e in events(sweep, 0, "epoch")] == [1, 2, 3]
+    assert [len(r.epochs) for r in records[2:]] == [1, 1]
+    assert all(len(events(sweep, n, "epoch")) == 1 for n in (2, 3))
+    assert [t["status"] for t in study.told] == ["completed", "completed", "pruned", "pruned"]
+    sweep.close()
+
+
+def test_two_workers_train_one_trial_together(cluster, tmp_path):
+    """Both ranks take each job, stop together, and survive one another's failures."""
+    sweep = make_sweep(tmp_path)
+    configs = [
+        tinytrain.config(0.5, epochs=2),
+        tinytrain.config(0.4, infeasible=True, at=1),
+        tinytrain.config(0.01, epochs=5),
+        tinytrain.config(0.6, epochs=2, die="once"),
+    ]
+    go(cluster, sweep, configs, scheduler="asha", workers=2)
+    records = sweep.of("search")
+    expected = ["completed", "infeasible", "pruned", "completed"]
+    assert [r.status for r in records] == expected
+    assert records[3].resumed == 1
+    assert len({e["pid"] for e in events(sweep, 0, "start")}) == 2
+    assert len(events(sweep, 2, "epoch")) == 2
+    sweep.close()
+
+
+@pytest.mark.parametrize("trainer", ["local", "per_trial"])
+def test_the_other_trainers_do_the_same(cluster, tmp_path, trainer):
+    sweep = make_sweep(tmp_path)
+    configs = [tinytrain.config(0.5), tinytrain.config(0.4, infeasible=True, at=1)]
+    configs.append(tinytrain.config(0.01, epochs=9))
+    go(cluster, sweep, configs, scheduler="asha", trainer=trainer, concurrent=1, top=1)
+    statuses = [r.status for r in sweep.of("search")]
+    assert statuses == ["completed", "infeasible", "pruned"]
+    (final,) = sweep.of("final")
+    assert final.test
+    pids = {events(sweep, n, "start")[0]["pid"] for n in (0, 2, final.number)}
+    assert len(pids) == (1 if trainer == "local" else 3)
+    sweep.close()
+
+
+def test_a_full_disk_ends_the_search_with_the_trial_kept(cluster, tmp_path):
+    from legoray.search.scribe import Halt
+
+    sweep, halt = make_sweep(tmp_path), Halt()
+    configs = [tinytrain.config(0.5, disk=True), tinytrain.config(0.4)]
+    go(cluster, sweep, configs, trainer="local", concurrent=1, halt=halt)
+    assert "No space left" in str(halt.problem)
+    assert [r.status for r in sweep.of("search")] == ["interrupted"]
+    sweep.close()
+
+
+def test_nothing_but_failures_gives_up(cluster, tmp_path):
+    from legoray.search.scribe import Halt
+
+    sweep, halt = make_sweep(tmp_path), Halt()
+    configs = [tinytrain.config(0.1 * n, fail=True, at=1) for n in range(1, 7)]
+    go(cluster, sweep, configs, trainer="local", concurrent=1, halt=halt)
+    assert halt.reason == "failures"
+    assert len(sweep.of("search")) in (3, 4)
+    sweep.close()

@@ -130,7 +130,7 @@ def events(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def _misbehave(settings: dict[str, Any], folder: Path, epoch: int, runtime: Runtime) -> None:
-    time.sleep(settings.get("sleep", 0.0))
+    time.sleep(float(os.environ.get("TINY_SLEEP", 0)))
     if epoch != settings.get("at", 2):
         return
     if settings.get("infeasible"):
