@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 COMPARABLE = "legoray.comparable"
 VALUE = "legoray.value"
+MODEL_ID = "legoray.model_id"  # stores do not all give back the one that MLflow is told
 
 
 def register(
@@ -31,10 +32,10 @@ def register(
     _ensure(client, name, sweep)
     version = _existing(client, name, sent) or client.create_model_version(
         name,
-        source=f"models:/{sent.model}",
+        source=_source(client, str(sent.model)),
         run_id=sent.run_id,
         model_id=sent.model,
-        tags=_tags(winner, sweep),
+        tags={MODEL_ID: str(sent.model), **_tags(winner, sweep)},
         description=f"{fields.run_name(winner)} of sweep {sweep.name} ({sweep.id})",
     )
     champion = _champion(client, name)
@@ -61,10 +62,20 @@ def _ensure(client: MlflowClient, name: str, sweep: SweepInfo) -> None:
         client.create_registered_model(name, description=text)
 
 
+def _source(client: MlflowClient, model_id: str) -> str:
+    """Where the version's files are, as the store must be told.
+
+    A server wants the model's own address. A database would look that address up in whatever store
+    is the process's default, so it is told the place itself.
+    """
+    if client.tracking_uri.startswith("http"):
+        return f"models:/{model_id}"
+    return str(client.get_logged_model(model_id).artifact_location)
+
+
 def _existing(client: MlflowClient, name: str, sent: SentTrial) -> ModelVersion | None:
-    source = f"models:/{sent.model}"
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{sent.run_id}'")
-    return next((v for v in versions if v.source == source), None)
+    return next((v for v in versions if v.tags.get(MODEL_ID) == sent.model), None)
 
 
 def _champion(client: MlflowClient, name: str) -> ModelVersion | None:

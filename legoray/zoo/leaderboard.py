@@ -1,0 +1,83 @@
+"""`legoray leaderboard`: what was measured, from a sweep's folder or from MLflow."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from legoray.errors import InputError, Problem, unknown
+from legoray.records import SweepInfo, read_json, read_trials
+from legoray.zoo import boardtext, fields
+from legoray.zoo.board import Board, Entry, entry_of_record, entry_of_run, make_boards
+from legoray.zoo.store import DEFAULT_URI, all_runs, open_zoo
+
+FORMS = ("table", "markdown", "csv", "json")
+
+
+def leaderboard(source: str | Path | None = None, *, tracking: str = DEFAULT_URI) -> list[Board]:
+    """The boards of a sweep's folder, of an MLflow experiment, or of all experiments.
+
+    Args:
+        source: a folder with a `sweep.json`, an experiment's name, or None for all.
+        tracking: MLflow's address, for everything but a folder.
+
+    Returns:
+        One board per data set and protocol, the one with most rows first.
+
+    Raises:
+        InputError: no such folder, experiment or store, or there is nothing in it.
+    """
+    folder = Path(source) if source is not None else None
+    if folder is not None and folder.is_dir():
+        entries = _of_folder(folder)
+    else:
+        entries = _of_mlflow(None if source is None else str(source), tracking)
+    if not entries:
+        raise InputError(Problem(str(source or tracking), "no trials are recorded here yet"))
+    return sorted(make_boards(entries), key=lambda board: -len(board.rows))
+
+
+def print_leaderboard(
+    source: str | Path | None = None,
+    *,
+    tracking: str = DEFAULT_URI,
+    top: int = 20,
+    form: str = "table",
+    console: Console | None = None,
+) -> None:
+    """Print the boards as a table, Markdown, CSV or JSON.
+
+    Raises:
+        InputError: as `leaderboard`, or there is no such form.
+    """
+    if form not in FORMS:
+        raise InputError(unknown("format", form, FORMS, "--format"))
+    boards = leaderboard(source, tracking=tracking)
+    if form == "table":
+        for board in boards:
+            boardtext.print_board(board, console or Console(highlight=False), top)
+        return
+    text = {
+        "markdown": boardtext.to_markdown,
+        "csv": boardtext.to_csv,
+        "json": boardtext.to_json,
+    }[form](boards, top)
+    (console.file if console else sys.stdout).write(text)
+
+
+def _of_folder(folder: Path) -> list[Entry]:
+    sweep = read_json(folder / "sweep.json", SweepInfo)
+    return [entry_of_record(record, sweep) for record in read_trials(folder)]
+
+
+def _of_mlflow(name: str | None, tracking: str) -> list[Entry]:
+    client = open_zoo(tracking)
+    experiments = {e.name: str(e.experiment_id) for e in client.search_experiments()}
+    if name is not None and name not in experiments:
+        problem = unknown("experiment or sweep folder", name, list(experiments), tracking)
+        raise InputError(problem)
+    wanted = list(experiments.values()) if name is None else [experiments[name]]
+    runs = all_runs(client, wanted, f"tags.`{fields.KIND}` = 'trial'")
+    return [entry_of_run(run.data.tags, run.data.metrics) for run in runs]

@@ -1,0 +1,72 @@
+"""Models made by hand: random weights of a seed, real folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from legoray.config import ModelConfig
+from legoray.data.recipes import IdRecipe
+from legoray.data.tokenization import word_tokenizer
+from legoray.data.tokens import make_table
+from legoray.model.features import IdFeatures, TokenFeatures
+from legoray.model.io import save_model
+from legoray.model.recommender import recipe_of, seeded, shape_of
+
+ATTRIBUTES = ("title", "category")
+MAX_HISTORY = 4
+ROWS = [
+    {"title": "Storm closes the coastal road", "category": "weather"},
+    {"title": "Striker scores twice in the cup final", "category": "sport"},
+    {"title": "Markets fall after the bank's warning", "category": "finance"},
+    {"title": "Choir sings in the old harbour", "category": "culture"},
+    {"title": "Rain and storm again", "category": "weather"},
+    {"title": "The bank wins the cup", "category": "sport"},
+]
+
+
+def token_features(recipe, rows=ROWS):
+    """Features of some items, made without prepared tables."""
+    columns = [[row[name] for row in rows] for name in recipe.attributes]
+    words = word_tokenizer([row[name] for row in ROWS for name in recipe.attributes])
+    tables = [
+        make_table(texts, length=recipe.length, tokenizer=words, shift=0) for texts in columns
+    ]
+    return TokenFeatures(tables, words, 0)
+
+
+def save_cnn(folder: Path, behavior="attention", predictor="dot") -> Path:
+    """A `cnn` model of random weights."""
+    config = ModelConfig(
+        hidden_size=16,
+        content={"name": "cnn", "min_count": 1},
+        behavior={"name": behavior},
+        predictor={"name": predictor},
+    )
+    recipe = recipe_of(config, ATTRIBUTES)
+    features = token_features(recipe)
+    return _save(folder, config, recipe, features)
+
+
+def save_id(folder: Path) -> Path:
+    """A model that knows items by number alone."""
+    config = ModelConfig(
+        hidden_size=16,
+        content={"name": "id"},
+        behavior={"name": "pooling"},
+        predictor={"name": "dot"},
+    )
+    return _save(folder, config, IdRecipe(), IdFeatures(len(ROWS) + 1))
+
+
+def _save(folder, config, recipe, features) -> Path:
+    shape = shape_of(config, features, MAX_HISTORY)
+    model = seeded(config, shape, 3)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(3)
+        for parameter in model.parameters():  # none at a special value such as zero
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    details = {"config": config, "shape": shape, "recipe": recipe, "features": features}
+    save_model(folder, model, **details, extra={})
+    return folder
