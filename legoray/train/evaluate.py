@@ -4,7 +4,7 @@ Every item that a split needs is encoded once, in blocks of like length, and sha
 workers. Every distinct history is encoded once where the user state is small (`vector`,
 `interests`); a `sequence` is put together from the item vectors block by block, because all of them
 at once would not fit. Then the predictor scores blocks of impressions with like numbers of
-candidates. All blocks are bounded by a budget of numbers, and halved when memory runs out.
+candidates. All blocks are bounded by a budget of numbers, which falls where memory runs out.
 """
 
 from __future__ import annotations

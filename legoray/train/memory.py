@@ -35,7 +35,7 @@ def release(device: torch.device) -> None:
 
 
 def within_memory(work: Callable[[int], T], budget: int, device: torch.device) -> T:
-    """`work(budget)`, again with half the budget whenever memory runs out.
+    """`work(budget)`, again with a quarter of the budget whenever memory runs out.
 
     Raises:
         InfeasibleError: it runs out with a budget of 1, which means one row at a time.
@@ -46,7 +46,7 @@ def within_memory(work: Callable[[int], T], budget: int, device: torch.device) -
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-        budget //= 2
+        budget //= 4
         release(device)
     raise InfeasibleError("out of memory in evaluation, with one row at a time")
 

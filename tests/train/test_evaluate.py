@@ -126,7 +126,9 @@ def test_small_blocks_and_pieces_change_nothing(corpus, tables, composition, mon
 
 
 @pytest.mark.parametrize("stage", ["encode_items", "encode_users", "score"])
-def test_running_out_of_memory_makes_blocks_smaller(corpus, tables, stage):
+def test_running_out_of_memory_makes_blocks_smaller(corpus, tables, stage, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", 2**14)
+    monkeypatch.setattr(module, "ITEM_BUDGET", 2**8)
     model, config = opened(corpus, tables, COMPOSITIONS[0])
     arguments = {"config": config.evaluate, "max_history": 8}
     wanted = evaluate(model.recommender, model.features, "valid", corpus, **arguments)[1]
@@ -145,7 +147,8 @@ def test_running_out_of_memory_makes_blocks_smaller(corpus, tables, stage):
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
-def test_a_model_that_never_fits_gives_up(corpus, tables):
+def test_a_model_that_never_fits_gives_up(corpus, tables, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", 4)
     model, config = opened(corpus, tables, COMPOSITIONS[0])
 
     def never(*inputs):

@@ -16,14 +16,14 @@ TOPICS = 4
 WORDS = ["match goal team", "vote law party", "star film song", "bank price stock"]
 
 
-def make_split(rng, impressions, items, histories, *, most=9, without_others=0.1):
-    """Impressions with their clicks first; some have no non-click."""
+def make_split(rng, impressions, items, histories, *, most=9, without_others=0.1, shortest=0):
+    """Impressions with their clicks first; some have no non-click, some no history."""
     clicks = rng.integers(1, 3, impressions)
     others = rng.integers(1, most, impressions)
     others[rng.random(impressions) < without_others] = 0
     sizes = clicks + others
     history = rng.integers(0, len(histories), impressions)
-    end = np.array([rng.integers(0, len(histories[h]) + 1) for h in history])
+    end = np.array([rng.integers(shortest, len(histories[h]) + 1) for h in history])
     item = []
     for h, c, o in zip(history, clicks, others, strict=True):
         all_items = rng.permutation(items - 1) + 1
@@ -43,11 +43,12 @@ def make_split(rng, impressions, items, histories, *, most=9, without_others=0.1
     )
 
 
-def make_corpus(seed=0, *, items=60, users=20, impressions=80, longest=12):
+def make_corpus(seed=0, *, items=60, users=20, impressions=80, shortest=0, longest=12):
     """A corpus with histories of one topic each (some empty) and three splits."""
     rng = np.random.default_rng(seed)
     histories = [
-        rng.integers(0, (items - 1 - h % TOPICS) // TOPICS, rng.integers(0, longest)) * TOPICS
+        rng.integers(0, (items - 1 - h % TOPICS) // TOPICS, rng.integers(shortest, longest))
+        * TOPICS
         + (h % TOPICS or TOPICS)
         for h in range(users)
     ]
@@ -59,9 +60,10 @@ def make_corpus(seed=0, *, items=60, users=20, impressions=80, longest=12):
         history_items=np.concatenate(histories).astype(np.int32),
         history_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         splits={
-            "train": make_split(rng, impressions, items, histories),
-            "valid": make_split(rng, impressions // 2, items, histories, most=30),
-            "test": make_split(rng, impressions // 2, items, histories, most=30),
+            name: make_split(
+                rng, impressions // share, items, histories, most=most, shortest=shortest
+            )
+            for name, share, most in (("train", 1, 9), ("valid", 2, 30), ("test", 2, 30))
         },
         protocol={"split": "made by hand"},
     )
