@@ -12,7 +12,7 @@ from legoray.records import TrialRecord
 from legoray.search.display import NAMES, settings
 from legoray.search.finals import Summary, ranked, summaries, winner
 from legoray.search.phases import Goal
-from legoray.search.sweep import ENDED, Sweep
+from legoray.search.sweep import ENDED, Sweep, data_title
 
 WHY = {
     "trials": "all trials are done",
@@ -79,8 +79,9 @@ def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
     if not names:
         console.print("The test split has no labels: nothing was measured on it.", highlight=False)
         return
-    made = " (synthetic data)" if sweep.info.synthetic else ""
-    table = Table(title=f"test split of {sweep.info.data_title or sweep.info.data}{made}")
+    title = f"test split of {data_title(sweep.info)}, mean ± standard deviation over seeds:"
+    console.print(title, highlight=False, markup=False)
+    table = Table()
     table.add_column("model", no_wrap=True)
     table.add_column("seeds", justify="right")
     for name in (names := sorted(names, key=lambda n: (n != goal.select, n))):

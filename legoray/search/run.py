@@ -17,7 +17,7 @@ from legoray.errors import InputError
 from legoray.records import TrialRecord, digest
 from legoray.search.finals import finals_of, winner
 from legoray.search.space import Space, read_space
-from legoray.search.sweep import ENDED, Sweep, open_sweep
+from legoray.search.sweep import ENDED, Sweep, data_title, open_sweep
 
 if TYPE_CHECKING:
     from legoray.data.corpus import Corpus
@@ -167,7 +167,7 @@ class Search:
 
     def _opening(self) -> str:
         done, info = self.sweep.done(), self.sweep.info
-        data = f"{info.data_title or info.data}{' (synthetic data)' if info.synthetic else ''}"
+        data = data_title(info)
         going = f"going on with '{info.name}' after {done} trials" if done else f"'{info.name}'"
         return f"search {going}: {self.trials} trials on {data}, in {self.sweep.folder}"
 

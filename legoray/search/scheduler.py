@@ -43,7 +43,10 @@ def _inner(config: SchedulerConfig, epochs: int, mode: str) -> TrialScheduler:
     if config.name == "median":
         # Without the endless time slice the rule pauses trials while it knows too few.
         return MedianStoppingRule(
-            grace_period=config.grace_epochs, min_time_slice=cast(int, math.inf), hard_stop=True, **common
+            grace_period=config.grace_epochs,
+            min_time_slice=cast(int, math.inf),
+            hard_stop=True,
+            **common,
         )
     brackets = BRACKETS if config.name == "hyperband" else 1
     longest = max(epochs, config.grace_epochs)

@@ -92,7 +92,10 @@ class Scribe(Callback):
             problem = Problem(str(self._sweep.folder), message["reason"], "free some space")
             self._halt.give_up("disk", InputError(problem))
             return
-        changes = self._changes(message, self._sweep.records[number], bool(result.get("done")))
+        record = self._sweep.records[number]
+        changes = self._changes(message, record, bool(result.get("done")))
+        if not record.epochs and "began" in message:  # the slot's own start is not the trial's
+            changes["started"] = message["began"]
         changes["resumed"] = self._resumed(trial, message)
         changes["node"] = message.get("node", "")
         if message.get("trace"):

@@ -13,10 +13,11 @@ import gc
 import importlib
 import socket
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from legoray.config import Strict
@@ -156,6 +157,7 @@ class Desk:
     slot: str
     ticket: str
     rank: int = 0
+    began: float = field(default_factory=time.time)
 
     def report(self, metrics: dict[str, float]) -> None:
         """Hand over an epoch's metrics (rank 0 alone).
@@ -165,16 +167,19 @@ class Desk:
         """
         import ray
 
-        message = {"status": "running", "metrics": metrics, "node": node_name()}
+        message = {"status": "running", "metrics": metrics, **self._where()}
         if self.rank == 0 and not ray.get(
             self.mailbox.report.remote(self.slot, self.ticket, message)
         ):
             raise Stopped
 
+    def _where(self) -> Message:
+        return {"node": node_name(), "began": self.began}
+
     def finish(self, message: Message) -> None:
         import ray
 
-        message = {**message, "node": node_name()}
+        message = {**message, **self._where()}
         ray.get(self.mailbox.finish.remote(self.slot, self.ticket, message))
 
 

@@ -252,6 +252,13 @@ def _copy_space(space: SpaceLike, folder: Path) -> None:
         raise InputError(Problem(str(target), f"cannot be written: {error.strerror}")) from None
 
 
+def data_title(info: SweepInfo) -> str:
+    """What the data set is called, and that it is synthetic where it is."""
+    title = info.data_title or info.data
+    told = not info.synthetic or "synthetic" in title.lower()
+    return title if told else f"{title} (synthetic data)"
+
+
 def git_revision() -> str:
     """The revision of the code that runs; empty where it is no git checkout."""
     try:

@@ -10,6 +10,7 @@ import json
 import math
 import queue
 import threading
+import time
 import uuid
 from typing import Any, Protocol
 
@@ -126,7 +127,7 @@ class _LocalTraining:
         self._verdicts: queue.Queue[bool] = queue.Queue()
         self._pending = False
         self._args = (train_fn, job, runtime)
-        self._node = node_name()
+        self._where = {"node": node_name(), "began": time.time(), "takes": 1}
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -142,7 +143,7 @@ class _LocalTraining:
         self._thread.join(wait)
 
     def _report(self, metrics: dict[str, float]) -> None:
-        self._messages.put({"status": "running", "metrics": metrics, "node": self._node})
+        self._messages.put({"status": "running", "metrics": metrics, **self._where})
         if not self._verdicts.get():
             raise Stopped
 
@@ -155,7 +156,7 @@ class _LocalTraining:
             message = {"status": "completed", "outcome": outcome.model_dump()}
         except Exception as error:
             message = failure_message(error)
-        self._messages.put({**message, "node": self._node, "takes": 1})
+        self._messages.put({**message, **self._where})
 
 
 def _local_runtime(shared: Shared) -> Runtime:
