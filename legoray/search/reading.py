@@ -276,11 +276,9 @@ def _select(document: Document, select: str, listed: Any) -> list[Problem]:
 
 def _together(space: Space) -> list[Problem]:
     """Values that go together with nothing, and impossible starting points."""
-    from legoray.search.cover import cover
     from legoray.search.start import start_problems
 
-    found = cover(space)
-    return found.problems or start_problems(space)
+    return space.covering.problems or start_problems(space)
 
 
 def _distinct(problems: list[Problem]) -> list[Problem]:

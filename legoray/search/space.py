@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from legoray.config import DatasetConfig, ModelConfig, SpaceConfig, TrainConfig, TrialConfig, build
 from legoray.data.recipes import Recipe, StateRecipe
@@ -31,6 +31,9 @@ from legoray.search.tree import (
     searched,
 )
 from legoray.yamlfile import Document, Keys
+
+if TYPE_CHECKING:
+    from legoray.search.cover import Cover
 
 ENCODER_RATE = "encoder_learning_rate"
 
@@ -137,11 +140,16 @@ class Space:
         """The data set's default text attributes."""
         return tuple(self.dataset_config.text)
 
-    def corners(self) -> list[TrialConfig]:
-        """A small covering set: every option, and both ends of every range, at least once."""
+    @cached_property
+    def covering(self) -> Cover:
+        """The covering set, and what no valid configuration holds."""
         from legoray.search.cover import cover
 
-        return cover(self).configs
+        return cover(self)
+
+    def corners(self) -> list[TrialConfig]:
+        """A small covering set: every option, and both ends of every range, at least once."""
+        return list(self.covering.configs)
 
     def recipes(self) -> list[Recipe]:
         """What the space's content operators may read, as far as it can be listed beforehand."""

@@ -1,0 +1,64 @@
+"""The check of a space runs a batch of every corner, and tells all that goes wrong."""
+
+from __future__ import annotations
+
+import pytest
+from space_cases import make_space
+
+from legoray.data.load import load_corpus
+from legoray.search.check import check_space
+
+SPACE = """\
+name: checked
+data: data.yaml
+model:
+  hidden_size: 8
+  content: {choice: [%s]}
+  behavior: {choice: [{name: none}, {name: additive}, {name: attention, heads: 2}, {name: gru}]}
+  predictor: {choice: [{name: dot}, {name: dcn}, {name: din}]}
+train: {epochs: 1, task: {choice: [matching, ranking]}, precision: {choice: [float32, bfloat16]}}
+"""
+CONTENT = "{name: id}, {name: pooling}, {name: cnn}, {name: attention, heads: 2}"
+
+
+@pytest.fixture
+def checked(tmp_path, sample_tables):
+    """Checks a space with these content operators; what it tells, and what it says."""
+
+    def run(content):
+        said = []
+        space = make_space(tmp_path, SPACE % content)
+        corpus = load_corpus(sample_tables)
+        problems = check_space(space, corpus, sample_tables, tmp_path / "home", said.append)
+        return [str(problem) for problem in problems], said, space
+
+    return run
+
+
+def test_a_space_without_mistakes(checked):
+    problems, said, space = checked(CONTENT)
+    assert problems == []
+    count = len(space.corners())
+    assert len(said) == count + 1
+    assert said[-1].startswith(f"{count} corners of the space built and run in ")
+    assert all(line.endswith("fine") for line in said[:-1])
+
+
+def test_everything_that_fails_is_told(checked):
+    own = "{name: 'check_parts:Narrow'}, {name: 'check_parts:Diverging'}"
+    problems, said, space = checked(f"{own}, {{name: 'check_parts:Plain'}}")
+    narrow = [p for p in problems if "check_parts:Narrow" in p]
+    diverging = [p for p in problems if "check_parts:Diverging" in p]
+    assert narrow
+    assert diverging
+    assert len(problems) == len(narrow) + len(diverging)
+    assert all("cannot be trained: " in p for p in narrow)
+    assert any("loss are not finite" in p or "loss" in p for p in diverging)
+    assert str(space.document.path) in problems[0]
+    assert any("check_parts:Plain" in line and line.endswith("fine") for line in said)
+
+
+def test_an_attribute_that_the_tables_lack(checked):
+    problems, _, _ = checked("{name: id}, {name: cnn, attributes: [headline]}")
+    assert problems
+    assert all("headline" in problem and "cnn" in problem for problem in problems)
