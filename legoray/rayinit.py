@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 
 from legoray.errors import InputError, Problem
 
@@ -49,7 +51,9 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
-    local = address in (None, "local")
+    local = address is None or address == "local"
+    if address and not local:
+        _knock(address)
     try:
         # The dashboard stays on: without it Tune leaks placement groups when it stops a trial.
         ray.init(
@@ -64,5 +68,21 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
             raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            Problem(f"Ray address '{address}'", f"no cluster answers: {reason}", "ray status")
+            Problem(f"Ray address '{address}'", f"no cluster answers: {reason}", "try `ray status`")
+        ) from None
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens: Ray ends the whole process where it cannot connect."""
+    found = re.fullmatch(r"(?:ray://)?(?P<host>[^/]+):(?P<port>\d+)", address)
+    if not found:
+        if address != "auto":
+            expected = "expected host:port, ray://host:port or auto"
+            raise InputError(Problem(f"Ray address '{address}'", f"is none: {expected}"))
+        return
+    try:
+        socket.create_connection((found["host"], int(found["port"])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            Problem(f"Ray address '{address}'", f"no cluster answers: {error}", "try `ray status`")
         ) from None

@@ -49,16 +49,20 @@ class BadRows:
     def problems(self, bad: pa.Table, path: Path) -> list[Problem]:
         """The first rows of `bad` as problems with file and line."""
         rows = bad.slice(0, SHOWN).select(PLACE).to_pylist()
-        return [
-            Problem(f"{path}:{line_number(path, r['block'], r['line'])}", r["problem"])
-            for r in rows
-        ]
+        return [Problem(_place(path, row["block"], row["line"]), row["problem"]) for row in rows]
 
     def _count(self, count: int, path: Path, first: Problem) -> None:
         key = f"bad_rows/{path.parent.name}/{path.name}"
         if key not in self.counts:
             self.say(f"leaving out bad rows of {path}; the first: {first}")
         self.counts[key] = self.counts.get(key, 0) + count
+
+
+def _place(path: Path, block: int, line: int) -> str:
+    """`file:line`; Parquet has rows in place of lines, counted from 1."""
+    if path.suffix == ".parquet":
+        return f"{path}: row {line + 1}"
+    return f"{path}:{line_number(path, block, line)}"
 
 
 def _how_many(count: int, path: Path) -> Problem:

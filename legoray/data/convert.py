@@ -14,6 +14,27 @@ WHOLE = r"^\s*[-+]?\d{1,18}\s*$"
 _TIMES = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d")
 
 
+def is_plain(kind: pa.DataType) -> bool:
+    """Whether values of this type are single texts, numbers or times."""
+    if pt.is_dictionary(kind):
+        kind = kind.value_type
+    text = pt.is_string(kind) or pt.is_large_string(kind) or pt.is_null(kind)
+    number = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind)
+    return text or number or pt.is_boolean(kind) or pt.is_temporal(kind)
+
+
+def is_text_list(kind: pa.DataType) -> bool:
+    """Whether values of this type are lists of texts."""
+    return (pt.is_list(kind) or pt.is_large_list(kind)) and (
+        pt.is_string(kind.value_type) or pt.is_large_string(kind.value_type)
+    )
+
+
+def is_key_list(kind: pa.DataType) -> bool:
+    """Whether values of this type are lists of keys."""
+    return (pt.is_list(kind) or pt.is_large_list(kind)) and is_plain(kind.value_type)
+
+
 def to_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Identifiers as strings: 7, 7.0 and "7" are one key; NaN and empty ones are null."""
     if pt.is_floating(column.type):

@@ -98,8 +98,6 @@ def _ray_write(tables: Iterable[pa.Table], folder: Path) -> None:
     import ray
 
     refs = [ray.put(table) for table in tables]
-    ray_data().from_arrow_refs(refs).write_parquet(
-        str(folder), arrow_parquet_args={"compression": "zstd"}
-    )
+    ray_data().from_arrow_refs(refs).write_parquet(str(folder), compression="zstd")
     for number, path in enumerate(sorted(folder.glob("*.parquet"))):
         path.rename(folder / shard_name(number))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ReadFiles = Callable[[list[Path], list[str]], list[pa.Table]]
 
 RAY_BYTES = 256 << 20  # tables of this size are read by Ray Data in `load_corpus_ray`
-_AGAIN = "run `legoray prepare` on the data set again"
+_AGAIN = "run `legoray prepare` on the data set"
 
 
 def read_manifest(tables: Path) -> Manifest:
@@ -90,9 +90,7 @@ def load_corpus_ray(tables: Path) -> ray.ObjectRef[Corpus]:
     ensure_ray()
     import ray
 
-    manifest = read_manifest(tables)
-    for name in manifest.files:
-        _footer(tables / name)
+    check_files(tables, read_manifest(tables))
     task = ray.remote(num_cpus=0)(_load_in_task)
     reference: ray.ObjectRef[Corpus] = task.remote(str(tables))
     return reference
@@ -173,11 +171,17 @@ def _split(
         user=users[history],
         time=column["time"][starts],
         offsets=offsets,
-        clicks=np.diff(np.append(0, np.cumsum(label, dtype=np.int32))[offsets]),
+        clicks=_sums(label, offsets),
         item=item,
         label=label,
         labeled=manifest.labeled[name],
     )
+
+
+def _sums(label: Any, offsets: np.ndarray) -> np.ndarray:
+    running = np.zeros(len(label) + 1, np.int64)
+    np.cumsum(label, out=running[1:])
+    return np.diff(running[offsets]).astype(np.int32)
 
 
 def _clicks_first(item: Any, label: Any, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,13 +208,18 @@ def _read_file(path: Path, columns: list[str]) -> pa.Table:
         raise InputError(_damaged(path, str(error).splitlines()[0])) from None
 
 
-def _footer(path: Path) -> None:
-    if not intact(path):
-        raise InputError(_damaged(path, "is missing or cut short"))
+def check_files(tables: Path, manifest: Manifest) -> None:
+    """Whether every Parquet file is there with its last bytes, which are written last.
+
+    Raises:
+        InputError: one is not.
+    """
+    broken = [name for name in manifest.files if not _intact(tables / name)]
+    if broken:
+        raise InputError(*[_damaged(tables / name, "is missing or cut short") for name in broken])
 
 
-def intact(path: Path) -> bool:
-    """Whether a Parquet file is there with its last bytes, which are written last."""
+def _intact(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             file.seek(-4, 2)
@@ -220,4 +229,8 @@ def intact(path: Path) -> bool:
 
 
 def _damaged(path: Path, why: str) -> Problem:
-    return Problem(str(path), f"prepared table is damaged: {why}", _AGAIN)
+    return Problem(
+        str(path),
+        f"prepared table is damaged: {why}",
+        f"delete the prepared folder and {_AGAIN} again",
+    )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from legoray.config import DatasetConfig, build, expand, home, read_dataset
 from legoray.data.files import RawFolder
 from legoray.data.fingerprint import hash_parts, sha256_file
-from legoray.data.load import intact
+from legoray.data.load import check_files
 from legoray.data.processors import processor_class
 from legoray.data.schema import SCHEMA_VERSION, SPLITS, Manifest, SourceFile
 from legoray.errors import InputError, Problem, unknown
@@ -147,12 +147,12 @@ def _existing(plan: _Plan) -> Manifest | None:
         return None
     try:
         manifest = read_json(path, Manifest)
-    except InputError:
-        return None
+    except InputError as error:
+        hint = f"delete {plan.tables} and prepare again"
+        raise InputError(*[Problem(p.where, p.message, hint) for p in error.problems]) from None
     if manifest.schema_version != SCHEMA_VERSION or manifest.config_hash != plan.config_hash:
         return None
-    if not all(intact(plan.tables / name) for name in manifest.files):
-        return None
+    check_files(plan.tables, manifest)
     sources = _same_sources(plan, manifest.sources)
     if sources is None:
         return None

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from legoray.data.corpus import Int32, Int64
-from legoray.data.ragged import offsets_of
+from legoray.data.ragged import expand, offsets_of
 from legoray.errors import InputError, Problem
 
 CHUNK = 1 << 18  # clicks sampled at once; part of the rule, since each chunk has its own seed
-ROUNDS = 40
+ROUNDS = 12  # of drawing and throwing away, before the rest is looked at one by one
 
 
 def temporal_split(time: Int64, shares: list[float]) -> list[Int64]:
@@ -105,7 +105,37 @@ class Pool:
             fresh = fresh[~_contains(codes, fresh)]
             codes = np.insert(codes, np.searchsorted(codes, fresh), fresh)
             missing = missing - _per_click(fresh, self, len(user))
-        return Sampled((codes % self.stride).astype(np.int32), wanted - missing)
+        rest = self._rest(random, codes, prefix, missing, user, rule)
+        codes = np.sort(np.concatenate([codes, rest]))
+        return Sampled((codes % self.stride).astype(np.int32), _per_click(codes, self, len(user)))
+
+    def _rest(
+        self,
+        random: np.random.Generator,
+        codes: Int64,
+        prefix: Int64,
+        missing: Int64,
+        user: Int32,
+        rule: NegativeRule,
+    ) -> Int64:
+        """What is left for clicks whose pool is almost used up: all of it is looked at.
+
+        Items come in order of -log(u) / weight, which draws without replacement by weight
+        (Efraimidis and Spirakis 2006).
+        """
+        click = np.flatnonzero(missing)
+        row = np.repeat(click, prefix[click])
+        at = expand(np.zeros(len(click), np.int64), prefix[click])
+        item = self.item[at].astype(np.int64)
+        code = row * self.stride + item
+        free = ~_contains(codes, code)
+        free &= ~_contains(self.liked, user[row].astype(np.int64) * self.stride + item)
+        weight = self.weight[at[free]] if rule.by == "popularity" else 1.0
+        key = -np.log1p(-random.random(int(free.sum()))) / weight
+        order = np.lexsort((key, row[free]))
+        row, code = row[free][order], code[free][order]
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        return code[rank < missing[row]]
 
     def _draw(
         self, uniform: NDArray[np.float64], prefix: Int64, mass: NDArray[np.float64] | None

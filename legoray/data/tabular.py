@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 import pyarrow.parquet as pq
+import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from legoray.data.lines import PLACE
@@ -190,8 +191,13 @@ def _decoded(table: pa.Table, names: list[str]) -> tuple[dict[str, Any], NDArray
 
 def _read_json(path: Path) -> pa.Table:
     """JSON lines: fast where all is well, line by line where something is not."""
+    options = pajson.ParseOptions(newlines_in_values=False)
     try:
-        table = pajson.read_json(path, parse_options=pajson.ParseOptions(newlines_in_values=False))
+        table = pajson.read_json(path, parse_options=options)
+        as_text = _times_as_text(table.schema)
+        if as_text != table.schema:  # what looks like a time may be a title or a key
+            options = pajson.ParseOptions(newlines_in_values=False, explicit_schema=as_text)
+            table = pajson.read_json(path, parse_options=options)
     except pa.ArrowInvalid:
         return _read_json_slowly(path)
     data = np.frombuffer(path.read_bytes(), np.uint8)
@@ -199,6 +205,17 @@ def _read_json(path: Path) -> pa.Table:
     lengths = np.diff(np.append(-1, ends)) - 1
     line = np.flatnonzero(lengths > 1)
     return _placed(table, line if len(line) == len(table) else None)
+
+
+def _times_as_text(schema: pa.Schema) -> pa.Schema:
+    """The schema with strings in place of the times that Arrow took them for."""
+
+    def plain(kind: pa.DataType) -> pa.DataType:
+        if pt.is_list(kind):
+            return pa.list_(plain(kind.value_type))
+        return pa.string() if pt.is_temporal(kind) else kind
+
+    return pa.schema([(field.name, plain(field.type)) for field in schema])
 
 
 def _read_json_slowly(path: Path) -> pa.Table:

@@ -305,10 +305,8 @@ def _movies_100k(path: Path) -> pa.Table:
     fields = ("id", "title", "date", "video date", "url", *GENRES)
     layout = Layout(fields, "|", "'|'", "latin-1")
     rows = pa.concat_tables([read_fields(block, layout) for block in blocks_of(path)])
-    flags = [
-        pc.if_else(pc.equal(rows[g], "1"), g, pa.scalar(None, pa.string())) for g in GENRES[1:]
-    ]
-    genres = pc.binary_join_element_wise(*flags, "|", null_handling="skip")
+    flags = [pc.if_else(pc.equal(rows[g], "1"), f"{g}|", "") for g in GENRES[1:]]
+    genres = pc.utf8_rtrim(pc.binary_join_element_wise(*flags, ""), characters="|")
     return rows.select(["id", "title", "block", "line", "problem"]).append_column("genres", genres)
 
 

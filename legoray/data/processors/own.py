@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from legoray.data.badrows import repeated
-from legoray.data.convert import to_key, to_list, to_text
+from legoray.data.convert import is_key_list, is_plain, is_text_list, to_key, to_list, to_text
 from legoray.data.files import RawFolder
 from legoray.data.lines import mark
 from legoray.data.processors.base import Processor, Run, Sources, as_array, number_keys
 from legoray.data.processors.movielens import check_shares
 from legoray.data.processors.own_columns import (
     changes,
+    check_types,
     impressions_of,
     keyed,
     labelled,
@@ -85,6 +86,8 @@ class Own(Processor):
         if names is None:
             names = [name for name in column_names(path) if name != table.key]
         rows = read_table(path, {"item key": table.key} | {name: name for name in names})
+        check_types(rows, path, {"item key": table.key}, is_plain)
+        check_types(rows, path, {name: name for name in names}, is_plain, is_text_list)
         key = to_key(rows["item key"])
         rows = rows.set_column(0, "item key", key)
         rows = mark(rows, pc.is_null(key), f"the {table.key} is empty", "item key")
@@ -115,6 +118,8 @@ class Own(Processor):
     def _given(self, run: Run, keys: pa.Array) -> tuple[pa.Table, dict[str, int]]:
         path, table = run.sources["histories"], self.options.histories
         rows = read_table(path, {"user": table.user, "items": table.items})
+        check_types(rows, path, {"user": table.user}, is_plain)
+        check_types(rows, path, {"items": table.items}, is_plain, is_key_list)
         user = to_key(rows["user"])
         rows = rows.set_column(0, "user", user)
         rows = mark(rows, pc.is_null(user), f"the {table.user} is empty", "user")
@@ -134,6 +139,8 @@ class Own(Processor):
     def _events(self, run: Run, keys: pa.Array) -> tuple[pa.Table, dict[str, int]]:
         path, table = run.sources["events"], self.options.events
         rows = read_table(path, {"user": table.user, "item": table.item, "time": table.time})
+        names = {"user": table.user, "item": table.item, "time": table.time}
+        check_types(rows, path, names, is_plain)
         rows = keyed(rows, {"user": table.user, "item": table.item})
         rows = timed(rows, table.time)
         rows = run.bad_rows.good(rows, path)
@@ -162,7 +169,9 @@ class Own(Processor):
         wanted = {"user": table.user, "item": table.item, "impression": table.impression,
                   "time": table.time, "split": table.split,
                   "label": table.label if labeled else None}  # fmt: skip
-        rows = read_table(path, {new: old for new, old in wanted.items() if old})
+        names = {new: old for new, old in wanted.items() if old}
+        rows = read_table(path, names)
+        check_types(rows, path, names, is_plain)
         rows = keyed(
             rows,
             {n: str(o) for n, o in wanted.items() if o and n in ("user", "item", "impression")},

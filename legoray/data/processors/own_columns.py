@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from legoray.data.convert import to_key, to_number, to_time
+from legoray.data.convert import is_key_list, is_plain, is_text_list, to_key, to_number, to_time
 from legoray.data.lines import mark
 from legoray.data.processors.base import number_keys
 from legoray.data.ragged import offsets_of
 from legoray.data.tables import Impressions
+from legoray.errors import InputError, Problem
 
 LATEST = 32_503_680_000  # seconds at the year 3000: what lies beyond is in milliseconds
+
+
+Fits = Callable[[pa.DataType], bool]
+
+
+def check_types(rows: pa.Table, path: Path, names: Mapping[str, str], *fits: Fits) -> None:
+    """Refuse columns whose type is none of those that fit.
+
+    Args:
+        rows: the table.
+        path: its file.
+        names: column of `rows` -> its name in the file.
+        fits: tests of types, one of which must hold.
+
+    Raises:
+        InputError: a column holds something else, such as lists where keys are expected.
+    """
+    wrong = [name for name in names if not any(fit(rows[name].type) for fit in fits)]
+    if wrong:
+        expected = " or ".join(_NAMES[fit] for fit in fits)
+        raise InputError(
+            *[
+                Problem(
+                    str(path),
+                    f"the column '{names[name]}' holds {rows[name].type}, expected {expected}",
+                )
+                for name in wrong
+            ]
+        )
+
+
+_NAMES: dict[Fits, str] = {
+    is_plain: "texts or numbers",
+    is_text_list: "lists of texts",
+    is_key_list: "lists of keys",
+}
 
 
 def replace_column(rows: pa.Table, name: str, values: Any) -> pa.Table:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from legoray.config import Strict
 from legoray.errors import InputError, Problem
@@ -51,13 +53,21 @@ class InteractionsTable(Strict):
     split: str | None = Field(None, description="a column that says train, valid or test")
 
 
-class OwnOptions(Strict):
-    """Options of `processor: own`."""
+def _file(value: Any) -> Any:
+    """A file's name alone stands for a table with the default columns."""
+    return {"file": value} if isinstance(value, str) else value
 
-    items: ItemsTable
-    histories: HistoriesTable | None = None
-    events: EventsTable | None = None
-    interactions: InteractionsTable
+
+Short = BeforeValidator(_file)
+
+
+class OwnOptions(Strict):
+    """Options of `processor: own`. A table may be a file's name alone."""
+
+    items: Annotated[ItemsTable, Short]
+    histories: Annotated[HistoriesTable | None, Short] = None
+    events: Annotated[EventsTable | None, Short] = None
+    interactions: Annotated[InteractionsTable, Short]
     shares: list[float] = Field(
         default_factory=lambda: [0.8, 0.1, 0.1],
         min_length=3,

@@ -1,0 +1,98 @@
+"""Ray Data gives what this process gives: the same tables in the same order."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from raw_files import prepared, random_mind, write
+
+from legoray.data import lines, load, tables
+from legoray.data.engine import Engine, pick_engine
+from legoray.data.load import load_corpus, load_corpus_ray
+from legoray.errors import InputError
+from legoray.rayinit import ensure_ray
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    # Workers import this folder's modules by name only where a test's function is sent to them.
+    ensure_ray(num_cpus=2)
+    ensure_ray(num_cpus=2)  # nothing happens
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.cluster
+def test_ray_data_prepares_and_loads_the_same(cluster, tmp_path, home, monkeypatch):
+    random_mind(tmp_path / "raw", 5, rows=300)
+    local = prepared(tmp_path, "mind")
+    expected = load_corpus(local.tables)
+    shutil.rmtree(home)
+    monkeypatch.setenv("LEGORAY_RAY_DATA", "always")
+    monkeypatch.setattr(lines.blocks_of, "__defaults__", (4000,))
+    monkeypatch.setattr(tables, "SHARD_ROWS", 400)
+    made = prepared(tmp_path, "mind")
+    assert made.manifest.fingerprint == local.manifest.fingerprint
+    assert len(made.manifest.files) > len(local.manifest.files)
+    loaded = cluster.get(load_corpus_ray(made.tables))
+    assert_equal(loaded, expected)
+    assert not loaded.splits["train"].item.flags.writeable  # a view of the object store
+    assert_equal(load._corpus(made.tables, load._read_by_ray), expected)
+
+
+@pytest.mark.cluster
+def test_a_bad_row_is_named_from_a_worker(cluster, tmp_path, home, monkeypatch):
+    random_mind(tmp_path / "raw", 5)
+    path = tmp_path / "raw/train/behaviors.tsv"
+    rows = path.read_text().splitlines(keepends=True)
+    write(path, "".join([*rows[:150], "bad\n", *rows[150:]]))
+    monkeypatch.setenv("LEGORAY_RAY_DATA", "always")
+    monkeypatch.setattr(lines.blocks_of, "__defaults__", (4000,))
+    with pytest.raises(InputError, match=r"behaviors.tsv:151: has 1 field"):
+        prepared(tmp_path, "mind")
+
+
+@pytest.mark.cluster
+def test_damage_is_found_before_a_task_starts(cluster, tmp_path, home):
+    random_mind(tmp_path / "raw", 5)
+    made = prepared(tmp_path, "mind")
+    path = made.tables / "items/part-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match=r"items/part-00000.parquet"):
+        load_corpus_ray(made.tables)
+
+
+def assert_equal(one, two):
+    assert one.fingerprint == two.fingerprint
+    assert np.array_equal(one.history_items, two.history_items)
+    assert np.array_equal(one.history_offsets, two.history_offsets)
+    assert list(one.splits) == list(two.splits)
+    for name, split in two.splits.items():
+        for field, values in vars(split).items():
+            assert np.array_equal(getattr(one.splits[name], field), values), (name, field)
+
+
+def test_small_files_do_not_start_ray(monkeypatch):
+    monkeypatch.delenv("LEGORAY_RAY_DATA", raising=False)
+    assert pick_engine(1000) == Engine(distributed=False)
+    monkeypatch.setenv("LEGORAY_RAY_DATA", "never")
+    assert pick_engine(1 << 40) == Engine(distributed=False)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "somewhere"])
+def test_an_address_where_nobody_answers(address):
+    # In a process of its own: this one may be connected already.
+    script = (
+        "from legoray.errors import InputError\nfrom legoray.rayinit import ensure_ray\n"
+        f"try:\n    ensure_ray({address!r})\n"
+        "except InputError as error:\n    print('said:', error)"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert f"said: Ray address '{address}'" in done.stdout, done.stderr
