@@ -130,3 +130,17 @@ def test_training_is_repeatable_on_a_seed(composition):
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[1], other[1])
+
+
+def test_bfloat16_autocast_works_forward_and_backward(composition):
+    model, batch = composition.build(), composition.batch
+    expected = model(batch).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = model(batch)
+    scores.float().square().sum().backward()
+    scale = expected.abs().max().clamp(min=1)
+    assert ((scores.float() - expected).abs().max() / scale) < 0.1
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
