@@ -1,8 +1,8 @@
 """Names of language models -> the folder that holds their weights.
 
-A name is a short name of `catalogue.yaml`, a folder, or a hub id (`owner/name`). Weights come from
-a Python package where one ships them, else from the Hugging Face cache, else from the hub; only
-safetensors are ever read, and no code that comes with a model is run.
+A name is a short name of `catalogue.yaml`, a folder (with `~` and `$VARIABLES`), or a hub id.
+Weights come from a Python package where one ships them, else from the Hugging Face cache, else from
+the hub; only safetensors are ever read, and no code that comes with a model is run.
 """
 
 from __future__ import annotations
@@ -124,11 +124,24 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _is_folder_name(name: str) -> bool:
-    return bool(name) and (name.startswith((".", "/", "~")) or Path(name).is_dir())
+    return bool(name) and (name.startswith((".", "/", "~", "$")) or Path(name).is_dir())
+
+
+def folder_problem(name: str) -> str | None:
+    """What is wrong with a relative folder in a search space; None where the name is fine."""
+    if name in entries() or not _is_folder_name(name) or _expanded(name).is_absolute():
+        return None
+    return (
+        f"model '{name}' is a relative folder; workers run elsewhere: write {Path(name).absolute()}"
+    )
+
+
+def _expanded(name: str) -> Path:
+    return Path(os.path.expandvars(name)).expanduser()
 
 
 def _of_folder(name: str) -> Source:
-    folder = Path(name).expanduser().absolute()
+    folder = _expanded(name).absolute()
     if not folder.is_dir():
         raise InputError(
             Problem(name, "no such folder of a language model", "write its absolute path")

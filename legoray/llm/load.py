@@ -18,7 +18,13 @@ import torch
 from torch import nn
 
 from legoray.errors import InputError, Problem
-from legoray.llm.catalogue import Source, locate, read_config
+from legoray.llm.catalogue import (
+    Source,
+    locate,
+    read_config,
+    tokenizer_checksum,
+    weights_checksum,
+)
 from legoray.llm.split import check_split
 
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -55,11 +61,11 @@ def facts(name: str) -> ModelFacts:
             weights, or is an encoder-decoder.
     """
     source = locate(name, weights=False)
-    return _facts(source)
+    return _facts(source, (source.folder / "config.json").stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)
-def _facts(source: Source) -> ModelFacts:
+def _facts(source: Source, changed: int) -> ModelFacts:
     config = text_config(source)
     family = str(config.model_type)
     if family in _SHARED_LAYERS:
@@ -125,11 +131,12 @@ def load_base(name: str, precision: Precision = "float32") -> Base:
         InputError: as `facts`; or the weights are damaged; or the family cannot be split exactly.
     """
     facts(name)
-    return _load(locate(name), precision)
+    source = locate(name)
+    return _load(source, precision, weights_checksum(source))
 
 
-@functools.lru_cache(maxsize=2)
-def _load(source: Source, precision: Precision) -> Base:
+@functools.lru_cache(maxsize=3)  # one model in each precision
+def _load(source: Source, precision: Precision, checksum: str) -> Base:
     model = _read_weights(source, precision)
     model.requires_grad_(False).eval()
     settle_quantized(model)
@@ -198,11 +205,12 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         InputError: the tokenizer's files are missing or damaged.
     """
-    return _tokenizer(locate(name, weights=False))
+    source = locate(name, weights=False)
+    return _tokenizer(source, tokenizer_checksum(source))
 
 
 @functools.lru_cache(maxsize=8)
-def _tokenizer(source: Source) -> Any:
+def _tokenizer(source: Source, checksum: str) -> Any:
     quiet_libraries()
     from transformers import AutoTokenizer
 

@@ -11,6 +11,7 @@ import pytest
 from legoray.errors import InputError
 from legoray.llm.catalogue import (
     entries,
+    folder_problem,
     locate,
     read_config,
     tokenizer_checksum,
@@ -80,3 +81,14 @@ def test_a_broken_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=r"config\.json: is damaged"):
         read_config(locate(str(tmp_path), weights=False))
+
+
+def test_a_relative_folder_would_not_be_found_by_workers(tmp_path, monkeypatch, tiny_bert):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODELS", str(tmp_path))
+    shutil.copytree(tiny_bert, "mine")
+    assert locate("mine").folder == locate("$MODELS/mine").folder == tmp_path / "mine"
+    assert f"write {tmp_path}/mine" in str(folder_problem("mine"))
+    assert f"write {tmp_path}/mine" in str(folder_problem("./mine"))
+    for fine in ("minilm", "owner/name", "$MODELS/mine", "~/mine", str(tmp_path)):
+        assert folder_problem(fine) is None

@@ -80,6 +80,14 @@ def test_loading_is_shared_frozen_and_leaves_random_numbers_alone(tiny_bert, pre
     )
 
 
+def test_a_model_that_changed_on_the_disk_is_loaded_again(tmp_path, tiny_bert, tiny_llama):
+    shutil.copytree(tiny_bert, tmp_path / "copy")
+    first = load_base(str(tmp_path / "copy"))
+    shutil.copytree(tiny_llama, tmp_path / "copy", dirs_exist_ok=True)
+    assert facts(str(tmp_path / "copy")).family == "llama"
+    assert type(load_base(str(tmp_path / "copy")).model) is not type(first.model)
+
+
 def test_loading_says_nothing(tiny_bert, capfd, recwarn):
     from legoray.llm.load import _load
 

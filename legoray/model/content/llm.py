@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from legoray.config import Positive
 from legoray.data.recipes import StateRecipe, States
 from legoray.errors import InputError, Problem
+from legoray.llm.catalogue import folder_problem
 from legoray.llm.load import facts, load_base, settle_quantized
 from legoray.llm.lora import (
     LoraSettings,
@@ -94,14 +95,15 @@ class LlmOperator(ContentOperator):
     @classmethod
     def problems(cls, config: LlmConfig, hidden_size: int) -> list[str]:
         """What is wrong with the settings for this language model; reads its `config.json`."""
-        found: list[str] = []
+        relative = folder_problem(config.model)
+        found = [relative] if relative else []
         try:
             known = facts(config.model)
             _absolute(config, known.layers)
             if config.lora is not None and config.split != known.layers:
                 resolve_targets(projections_of_family(config.model), config.lora.targets)
         except InputError as error:
-            return [str(problem) for problem in error.problems]
+            return found + [str(problem) for problem in error.problems]
         except ValueError as error:
             found.append(str(error))
         if known.positions is not None and config.length > known.positions:
