@@ -17,6 +17,7 @@ from typing import Any
 from legoray.records import Metrics, SweepInfo, TrialRecord
 from legoray.zoo import fields
 
+OPERATORS = ("model/content", "model/behavior", "model/predictor")
 RANKED = ("completed", "pruned")
 
 
@@ -152,8 +153,7 @@ def settings_text(chosen: Mapping[str, Any]) -> str:
     The operators' names are left out, for the composition says them. A name that two parts share
     is told apart by its part.
     """
-    paths = {p: v for p, v in chosen.items() if p.count("/") != 1 or not p.startswith("model/")}
-    paths |= {p: v for p, v in chosen.items() if p == "model/hidden_size"}
+    paths = {path: value for path, value in chosen.items() if path not in OPERATORS}
     last = [path.rpartition("/")[2] for path in paths]
     words = []
     for path, value in paths.items():

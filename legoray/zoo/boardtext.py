@@ -15,6 +15,7 @@ from rich.text import Text
 
 from legoray.zoo.board import Board, Row
 
+REASONS = 3  # failures whose reason is told below a board
 SETTINGS = 26  # characters that the column of settings has at least
 ALWAYS, TRIAL, SECONDS, STATUS, SIZE, CHOSEN, MORE, MEMORY = range(8)  # what gives way, last first
 
@@ -161,6 +162,9 @@ def _fitting(columns: list[Column], width: int) -> list[Column]:
 
 def _footer(board: Board, top: int) -> list[str]:
     lines = [protocol_line(board)]
+    failed = [row for row in board.rows[:top] if row.status in ("failed", "infeasible")]
+    for row in failed[:REASONS][::-1]:
+        lines.insert(0, f"trial {row.trial} {row.status}: {row.reason}")
     hidden = Counter(row.status for row in board.rows[top:])
     if hidden:
         told = ", ".join(f"{count} {status}" for status, count in hidden.items())
