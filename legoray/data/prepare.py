@@ -78,11 +78,17 @@ def prepare(dataset: Path, *, say: Say) -> Prepared:
             found = _existing(plan)
             manifest = found or _make(plan, say)
     except OSError as error:
-        where = str(error.filename or plan.tables.parent)
-        raise InputError(
-            Problem(where, f"cannot be written: {error.strerror}", "LEGORAY_HOME names the folder")
-        ) from error
+        raise InputError(_unusable(plan, error)) from error
     return Prepared(plan.tables, manifest, fresh=found is None)
+
+
+def _unusable(plan: _Plan, error: OSError) -> Problem:
+    """What the system refused: a raw file, or the folder of the tables."""
+    reason = error.strerror or str(error)
+    if error.filename and Path(error.filename).is_relative_to(plan.raw):
+        return Problem(str(error.filename), f"cannot be read: {reason}")
+    where = str(error.filename or plan.tables.parent)
+    return Problem(where, f"cannot be written: {reason}", "LEGORAY_HOME names the folder")
 
 
 def _plan(dataset: Path) -> _Plan:

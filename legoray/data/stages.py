@@ -7,6 +7,7 @@ marker written. What has no marker is thrown away when the preparation is run ag
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pydantic import Field
 
 from legoray.config import Strict
 from legoray.records import read_json, write_json
+
+SLOW = 5.0  # seconds from which on a stage is worth a line
 
 
 class Facts(Strict):
@@ -48,7 +51,11 @@ class Stages:
         if marker.exists():
             self.say(f"{name}: done before")
         else:
+            started = time.monotonic()
             self._make(outputs, make, marker)
+            seconds = time.monotonic() - started
+            if seconds > SLOW:
+                self.say(f"{name}: {seconds:.0f} s")
         self.facts[name] = read_json(marker, Facts)
         return self.facts[name]
 

@@ -65,9 +65,10 @@ def csv_header(path: Path, separator: str) -> list[str]:
     Raises:
         InputError: the line is not text, or holds a name twice or none.
     """
+    with path.open("rb") as file:
+        line = file.readline()
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file, delimiter=separator), [])
+        names = next(csv.reader([line.decode("utf-8-sig")], delimiter=separator), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(Problem(f"{path}:1", f"is not a UTF-8 header line: {error}")) from None
     if not any(names) or len(set(names)) < len(names):

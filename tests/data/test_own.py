@@ -249,6 +249,30 @@ def test_bad_options(tmp_path, home, case):
     assert words in str(caught.value)
 
 
+def test_rows_that_are_not_utf_8(tmp_path, home):
+    write_all(tmp_path, "csv")
+    path = tmp_path / "raw/events.csv"
+    write(path, path.read_bytes() + "é,1,100\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"events.csv:6: is not UTF-8 text"):
+        prepared(tmp_path, "own", options=options("csv"))
+
+
+def test_attributes_that_clash_with_the_tables(tmp_path, home):
+    write_all(tmp_path, "csv", items=[row | {"key": "k"} for row in ITEMS])
+    with pytest.raises(InputError, match=r"'key' cannot be an attribute"):
+        prepared(tmp_path, "own", options=options("csv"))
+
+
+def test_columns_of_lists_where_texts_are_expected(tmp_path, home):
+    items = [row | {"title": [1, 2], "tag": ["a", "b"]} for row in ITEMS]
+    write_all(tmp_path, "parquet", items=items)
+    with pytest.raises(InputError, match=r"'title' holds list"):
+        prepared(tmp_path, "own", options=options("parquet"))
+    write_all(tmp_path, "parquet", items=[row | {"tag": ["a", "b"]} for row in ITEMS])
+    made = prepared(tmp_path, "own", options=options("parquet"))
+    assert load_items(made.tables, ["tag"])["tag"][0].as_py() == "a, b"
+
+
 def test_a_time_is_asked_for_where_it_is_needed(tmp_path, home):
     write_all(tmp_path, "csv")
     chosen = options("csv")

@@ -22,6 +22,7 @@ from legoray.data.processors.base import Processor, Run, Sources, as_array, numb
 from legoray.data.processors.movielens import check_shares
 from legoray.data.processors.own_columns import (
     changes,
+    check_names,
     check_types,
     impressions_of,
     keyed,
@@ -85,6 +86,7 @@ class Own(Processor):
         names = table.attributes
         if names is None:
             names = [name for name in column_names(path) if name != table.key]
+        check_names(names, path)
         rows = read_table(path, {"item key": table.key} | {name: name for name in names})
         check_types(rows, path, {"item key": table.key}, is_plain)
         check_types(rows, path, {name: name for name in names}, is_plain, is_text_list)

@@ -20,6 +20,23 @@ from legoray.errors import InputError, Problem
 LATEST = 32_503_680_000  # seconds at the year 3000: what lies beyond is in milliseconds
 
 
+def check_names(attributes: list[str], path: Path) -> None:
+    """Refuse attributes that would stand beside a column of the same name in the tables.
+
+    Raises:
+        InputError: an attribute is called `item_id` or `key`, or stands twice.
+    """
+    for name in attributes:
+        if name in ("item_id", "key", "item key") or attributes.count(name) > 1:
+            raise InputError(
+                Problem(
+                    str(path),
+                    f"'{name}' cannot be an attribute: it is the table's own name, or stands twice",
+                    "rename the column, or list others in `attributes`",
+                )
+            )
+
+
 Fits = Callable[[pa.DataType], bool]
 
 
