@@ -38,9 +38,9 @@ def located(model: str | Path, tracking: str) -> Iterator[Path]:
         return
     client = open_zoo(tracking)
     model_id = _model_id(client, str(model), tracking)
-    place = client.get_logged_model(model_id).artifact_location.removeprefix("file://")
-    if Path(place).is_dir():
-        yield _inside(Path(place))
+    place = _place(client, model_id, tracking)
+    if place.is_dir():
+        yield _inside(place)
         return
     with tempfile.TemporaryDirectory(prefix="legoray-model-") as temporary:
         yield _inside(_fetched(model_id, temporary, resolve_uri(tracking)))
@@ -59,6 +59,18 @@ def _inside(folder: Path) -> Path:
     return folder
 
 
+def _place(client: MlflowClient, model_id: str, tracking: str) -> Path:
+    """Where a logged model's files are, if that is on this machine."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        location = client.get_logged_model(model_id).artifact_location
+    except MlflowException as error:
+        first = str(error).splitlines()[0]
+        raise InputError(Problem(tracking, f"there is no model {model_id}: {first}")) from None
+    return Path(str(location).removeprefix("file://"))
+
+
 def _fetched(model_id: str, temporary: str, uri: str) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -74,7 +86,9 @@ def _fetched(model_id: str, temporary: str, uri: str) -> Path:
 def _model_id(client: MlflowClient, model: str, tracking: str) -> str:
     if model.startswith("models:/"):
         return _registered(client, model.removeprefix("models:/"), tracking)
-    return _of_run(client, model.removeprefix("runs:/").partition("/")[0], tracking)
+    if model.startswith("runs:/"):
+        model = model.removeprefix("runs:/").partition("/")[0]
+    return _of_run(client, model, tracking)
 
 
 def _registered(client: MlflowClient, name: str, tracking: str) -> str:
