@@ -29,6 +29,7 @@ from legoray.llm.split import check_split
 
 Precision = Literal["float32", "bfloat16", "int8"]
 _SHARED_LAYERS = ("albert",)
+_NOT_WITHOUT_LAYERS = ("deberta", "deberta-v2")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ModelFacts:
     layers: int
     hidden_size: int
     positions: int | None  # longest sequence, None where the family sets no limit
+    lowest_split: int  # 1 where the library cannot run the embeddings alone
 
 
 def facts(name: str) -> ModelFacts:
@@ -89,7 +91,8 @@ def _facts(source: Source, changed: int) -> ModelFacts:
         raise InputError(
             Problem(source.name, f"{family} is not a transformer language model: {error}")
         ) from None
-    return ModelFacts(family, layers, hidden, _positions(config, family))
+    lowest = int(family in _NOT_WITHOUT_LAYERS)
+    return ModelFacts(family, layers, hidden, _positions(config, family), lowest)
 
 
 def _positions(config: Any, family: str) -> int | None:

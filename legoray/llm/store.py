@@ -185,13 +185,14 @@ def _ensure_family(
 
 
 def _check_split(recipe: StateRecipe) -> None:
-    layers = facts(recipe.model).layers
-    if not 0 <= recipe.split <= layers:
+    known = facts(recipe.model)
+    lowest, layers = known.lowest_split, known.layers
+    if not lowest <= recipe.split <= layers:
         raise InputError(
             Problem(
                 recipe.model,
                 f"it has {layers} layers and cannot be split after layer {recipe.split}",
-                f"0 to {layers}",
+                f"{lowest} to {layers}",
             )
         )
 

@@ -38,6 +38,7 @@ FAMILIES = {
     "mpnet": {},
     "electra": {"embedding_size": 16},
     "modernbert": {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+    "deberta-v2": {"relative_attention": True, "conv_kernel_size": 3},
     "llama": {"num_key_value_heads": 2},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
     "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from llm_cases import ITEMS, plain_forward
+from llm_cases import ITEMS, plain_forward, random_model
 from torch import nn
 
 from legoray.config import build
@@ -183,6 +183,13 @@ def test_problems_are_named_before_anything_is_loaded(tiny_bert, changes, said, 
     monkeypatch.setattr("legoray.model.content.llm.load_base", None)
     (problem,) = LlmOperator.problems(settings(**{"model": tiny_bert, **changes}), 8)
     assert said in problem
+
+
+def test_a_family_that_cannot_run_without_layers_says_so(tmp_path):
+    random_model("deberta-v2").config.save_pretrained(tmp_path)
+    (problem,) = LlmOperator.problems(settings(str(tmp_path), split=0), 8)
+    assert "1 to 3, or -2 to -1" in problem
+    assert LlmOperator.problems(settings(str(tmp_path), split=1), 8) == []
 
 
 def test_several_problems_are_named_at_once(tiny_bert):

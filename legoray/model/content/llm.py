@@ -83,9 +83,10 @@ class LlmOperator(ContentOperator):
         """
         if config.template is None and not text:
             raise InputError(Problem("template", "the data set names no text", "give a template"))
+        known = facts(config.model)
         return StateRecipe(
             model=config.model,
-            split=_absolute(config, facts(config.model).layers),
+            split=_absolute(config, known.layers, known.lowest_split),
             template=config.template or default_template(text),
             length=config.length,
             precision=config.precision,
@@ -99,7 +100,7 @@ class LlmOperator(ContentOperator):
         found = [relative] if relative else []
         try:
             known = facts(config.model)
-            _absolute(config, known.layers)
+            _absolute(config, known.layers, known.lowest_split)
             if config.lora is not None and config.split != known.layers:
                 resolve_targets(projections_of_family(config.model), config.lora.targets)
         except InputError as error:
@@ -188,19 +189,19 @@ class LlmOperator(ContentOperator):
         return own | self._adapters()
 
 
-def _absolute(config: LlmConfig, layers: int) -> int:
+def _absolute(config: LlmConfig, layers: int, lowest: int = 0) -> int:
     """The split counted from the bottom.
 
     Raises:
         InputError: the model has not as many layers.
     """
     split = config.split + layers if config.split < 0 else config.split
-    if not 0 <= split <= layers:
+    if not lowest <= split <= layers:
         raise InputError(
             Problem(
                 "",
                 f"split {config.split} is out of range: {config.model} has {layers} layers",
-                f"0 to {layers}, or -{layers} to -1 counted from the top",
+                f"{lowest} to {layers}, or {lowest - layers} to -1 counted from the top",
             )
         )
     return split
