@@ -89,13 +89,16 @@ class Sender:
         self._remember(place, SentTrial(run_id=sent.run_id, epochs=last, sent=now, model=logged))
 
     def end(self, winner: TrialRecord | None, model: Path | None, interrupted: bool) -> None:
-        """Register the winner, close every run that is still open, and the parent run."""
+        """Register the winner, close every run that is still open, and the parent run.
+
+        The best of a search that was interrupted is told but not registered: it has not won yet.
+        """
         client = self.start()
         parent = str(self.state.parent)
         if winner is not None:
             self.send(winner, model)
             sent = self.state.trials[f"{winner.number}-{winner.key}"]
-            if sent.model:
+            if sent.model and not interrupted:
                 version = register(client, self.state.register_as, sent, winner, self.sweep)
                 self.update(version=version)
             _log(client, parent, tags={"winner": fields.run_name(winner)})

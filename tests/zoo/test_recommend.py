@@ -12,11 +12,13 @@ import torch
 from made_models import MAX_HISTORY, ROWS, save_cnn, save_id, token_features
 from made_sweeps import model_folder, on_disk, sweep_info, trial
 
-from legoray.config import TrackingConfig
+from legoray.config import ModelConfig, TrackingConfig
 from legoray.data.recipes import StateRecipe
 from legoray.errors import InputError
+from legoray.llm.store import states_of_texts
 from legoray.model.base import Batch
-from legoray.model.io import load_model
+from legoray.model.io import load_model, save_model
+from legoray.model.recommender import recipe_of, seeded, shape_of
 from legoray.zoo.package import requirements
 from legoray.zoo.pyfunc import _load_pyfunc
 from legoray.zoo.recommend import read_texts, recommend
@@ -263,3 +265,31 @@ def test_missing_files_and_folders(tmp_path):
         read_texts(tmp_path / "none.txt")
     with pytest.raises(InputError, match="is a folder"):
         read_texts(tmp_path)
+
+
+def test_a_language_model_scores_new_texts(tmp_path):
+    """The stored lower layers are not there for new texts: they are computed when it scores."""
+    config = ModelConfig(
+        hidden_size=16,
+        content={"name": "llm", "model": "minilm", "split": 5, "length": 16},
+        behavior={"name": "attention"},
+        predictor={"name": "dot"},
+    )
+    recipe = recipe_of(config, ("title", "category"))
+    features = states_of_texts(recipe, ROWS)
+    shape = shape_of(config, features, MAX_HISTORY)
+    model = seeded(config, shape, 3).eval()
+    details = {"config": config, "shape": shape, "recipe": recipe, "features": features}
+    save_model(tmp_path / "best", model, **details, extra={})
+    batch = Batch(
+        features.gather(torch.arange(1, len(ROWS) + 1)),
+        torch.tensor([[1, 2]]),
+        torch.tensor([[3, 4, 5, 6]]),
+        torch.zeros(1, 4),
+    )
+    with torch.inference_mode():
+        expected = model(batch)[0].numpy()
+    found = recommend(tmp_path / "best", ROWS[:2], ROWS[2:])
+    order = np.argsort(-expected)
+    assert [text for _, _, text in found] == [ROWS[2 + i]["title"] for i in order]
+    np.testing.assert_allclose([s for _, s, _ in found], expected[order], atol=1e-4)

@@ -306,8 +306,10 @@ def test_an_interrupted_sweep_leaves_nothing_running(project, client, tracking):
     folder = project / "sweeps" / "mind-test"
     on_disk(folder, sweep_info(), trial(0), unfinished(trial(1), 1))
     recorder = Recorder(tracking, sweep_info(), folder)
+    model_folder(folder, trial(0))
     recorder.push(unfinished(trial(1), 1))
-    assert recorder.finish(None, interrupted=True)
+    assert recorder.finish(trial(0), interrupted=True)
+    assert not client.search_registered_models()  # it has not won yet
     statuses = {name: run.info.status for name, run in runs_of(client).items()}
     assert statuses == {
         "sweep mind-test": "KILLED",
