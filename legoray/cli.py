@@ -64,12 +64,10 @@ def prepare(dataset: DatasetFile) -> None:
     from legoray.data.prepare import prepare as run
 
     prepared = run(dataset, say=_say)
-    counts = ", ".join(f"{name} {count:,}" for name, count in prepared.manifest.counts.items())
     _say(f"{'prepared' if prepared.fresh else 'already prepared'}: {prepared.tables}")
-    _say(counts)
-    if prepared.manifest.dropped:
-        dropped = ", ".join(f"{name} {n:,}" for name, n in prepared.manifest.dropped.items())
-        _say(f"left out: {dropped}")
+    if not prepared.fresh:
+        counts = prepared.manifest.counts.items()
+        _say(", ".join(f"{name} {count:,}" for name, count in counts))
 
 
 @app.command()

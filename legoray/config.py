@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -105,8 +105,8 @@ class SearchConfig(Strict):
 
     trials: Positive = 20
     hours: Annotated[float, Field(gt=0)] | None = None
-    sampler: SamplerConfig = Field(default_factory=SamplerConfig)
-    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
+    sampler: SamplerConfig = SamplerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
     trainer: Literal["warm", "per_trial", "local"] = "warm"
     concurrent: Positive | None = Field(None, description="trials at once; as many as fit if null")
     workers: Positive = Field(1, description="TorchTrainer workers of one trial (DDP)")
@@ -144,10 +144,10 @@ class SpaceConfig(Strict):
     seed: int = 1
     model: dict[str, Any]
     train: dict[str, Any] = Field(default_factory=dict)
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
-    search: SearchConfig = Field(default_factory=SearchConfig)
-    final: FinalConfig = Field(default_factory=FinalConfig)
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    evaluate: EvaluateConfig = EvaluateConfig()
+    search: SearchConfig = SearchConfig()
+    final: FinalConfig = FinalConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
 
 class ModelConfig(Strict):
@@ -167,8 +167,8 @@ class TrialConfig(Strict):
     """Everything that decides the outcome of one training: same config and data, same numbers."""
 
     model: ModelConfig
-    train: TrainConfig = Field(default_factory=TrainConfig)
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     seed: int = 1
 
 
@@ -206,6 +206,8 @@ def _problem(detail: Any, cls: type[BaseModel], document: Document | None, at: K
         close = nearest(value, re.findall(r"'([^']*)'", expected))
         hint = f"did you mean '{close}'?" if close else ""
         return Problem(where, f"is {value!r}, expected {expected}", hint)
+    if kind in ("model_type", "dict_type"):
+        return Problem(where, f"is {value!r}, a mapping of keys was expected")
     message = str(detail["msg"]).removeprefix("Value error, ")
     return Problem(where, f"is {value!r}: {message[0].lower()}{message[1:]}")
 
@@ -222,7 +224,8 @@ def _fields_at(cls: type[BaseModel], loc: tuple[Any, ...]) -> Iterator[str]:
         field = getattr(current, "model_fields", {}).get(key)
         if field is None:
             continue
-        current = field.annotation
+        choices = [c for c in get_args(field.annotation) if hasattr(c, "model_fields")]
+        current = choices[0] if choices else field.annotation  # `Settings | None` is Settings
     yield from getattr(current, "model_fields", {})
 
 
