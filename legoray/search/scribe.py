@@ -86,6 +86,12 @@ class Scribe(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        try:
+            self._note(trial, result)
+        except InputError as error:  # the record cannot be written
+            self._halt.give_up("disk", error)
+
+    def _note(self, trial: Any, result: dict[str, Any]) -> None:
         message, number = result["message"], trial.config["number"]
         if message["status"] == "disk":
             self._sweep.change(number, status="interrupted", reason=message["reason"])

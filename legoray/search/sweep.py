@@ -6,6 +6,7 @@ it, so whatever dies between the two is repaired from the record.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -54,6 +55,9 @@ def trial_key(config: dict[str, Any], info: SweepInfo, extra: str = "") -> str:
 
 class Sweep:
     """An open sweep: its folder, what its trials share, and their records."""
+
+    LOCK = "lock.json"
+    OWN = ("sweep.json", "space.yaml", "study.journal", "study.journal.lock", "tracking.json")
 
     def __init__(self, folder: Path, info: SweepInfo, lock: SweepLock | None = None) -> None:
         self.folder, self.info = folder, info
@@ -127,9 +131,16 @@ class Sweep:
         shutil.rmtree(self.folder / "ray", ignore_errors=True)
 
     def close(self) -> None:
-        """Let another driver have the sweep."""
+        """Let another driver have the sweep. One without a single trial leaves nothing behind."""
+        if not self.records:
+            for name in self.OWN:
+                (self.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "ray", ignore_errors=True)
         if self._lock is not None:
             self._lock.release()
+        if not self.records:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
 
 
 def open_sweep(
@@ -141,12 +152,12 @@ def open_sweep(
         InputError: another driver runs this sweep, its space or data have changed, its files are
             damaged, or the folder cannot be written.
     """
-    lock = SweepLock(folder / "lock.json").acquire()
+    lock = SweepLock(folder / Sweep.LOCK).acquire()
     try:
         if fresh and (folder / "sweep.json").exists():
             lock.release()
             _set_aside(folder)
-            lock = SweepLock(folder / "lock.json").acquire()
+            lock = SweepLock(folder / Sweep.LOCK).acquire()
         new = not (folder / "sweep.json").exists()
         info = new_info(space, tables, manifest)
         if not new:

@@ -43,27 +43,45 @@ class Driver:
     def __init__(self, space: Path, sweep: Path, *, sleep: float, more: list[str] | None = None):
         self.mark = uuid.uuid4().hex
         env = {**os.environ, "PYTHONPATH": f"{HERE}:{ROOT}", "TINY_SLEEP": str(sleep)}
-        env |= {"TINY_MARK": self.mark}
+        env |= {"TINY_MARK": self.mark, "TINY_HOLD": str(sweep.with_name("hold"))}
+        self.output = sweep.with_name(f"output-{self.mark}.txt")
         command = [sys.executable, str(HERE / "drive.py"), str(space), str(sweep), *(more or [])]
         self.process = subprocess.Popen(
             command,
             env=env,
             cwd=space.parent,
             start_new_session=True,
-            stdout=subprocess.PIPE,
+            stdout=self.output.open("w"),
             stderr=subprocess.STDOUT,
-            text=True,
         )
 
-    def family(self) -> list[int]:
-        """Every living process that inherited the driver's environment."""
-        found = []
+    def until(self, condition, what: str, seconds: float = 240.0) -> None:
+        """Wait for something while the driver works."""
+        end = time.monotonic() + seconds
+        while not condition():
+            dead = self.process.poll() is not None
+            if dead or time.monotonic() > end:
+                state = f"ended with {self.process.returncode}" if dead else "still runs"
+                raise AssertionError(f"no sign of '{what}'; driver {state}: {self.told()}")
+            time.sleep(0.1)
+
+    def ended(self, seconds: float = 240.0) -> int:
+        """Wait for the driver's end; its exit code."""
+        return self.process.wait(seconds)
+
+    def told(self) -> str:
+        return self.output.read_text()
+
+    def family(self) -> dict[int, str]:
+        """Every living process that inherited the driver's environment, and what it is."""
+        found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
                     dead = "Z" in (entry / "stat").read_text().rpartition(")")[2].split()[0]
                     if not dead and self.mark in (entry / "environ").read_text(errors="ignore"):
-                        found.append(int(entry.name))
+                        command = (entry / "cmdline").read_text(errors="ignore")
+                        found[int(entry.name)] = command.replace("\0", " ").strip()[:200]
                 except OSError:
                     continue
         return found
@@ -72,17 +90,15 @@ class Driver:
         """Whatever happens, leave nothing behind."""
         for pid in self.family():
             os.kill(pid, signal.SIGKILL)
-        self.process.communicate()
+        self.process.wait()
 
 
-def wait_for(condition, seconds: float, what: str):
+def wait_until_gone(driver: Driver, seconds: float = 60.0) -> None:
+    """A dead driver's Ray goes with it; its two agents look for the others for a minute longer."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
+    while left := [name for name in driver.family().values() if not name.endswith("Agent")]:
+        assert time.monotonic() < end, f"left behind: {left}"
         time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {what}")
 
 
 def records(sweep: Path) -> list[TrialRecord]:
@@ -101,45 +117,48 @@ def test_a_sweep_survives_sigkill_and_ctrl_c(sample_tables, tmp_path, monkeypatc
     monkeypatch.setenv("LEGORAY_HOME", str(sample_tables.parents[1]))
     space, sweep = tmp_path / "killed.yaml", tmp_path / "sweep"
     space.write_text(SPACE)
-    drivers = []
+    hold, drivers = tmp_path / "hold", []  # while the first exists, no epoch begins
 
     def start(sleep: float, more: list[str] | None = None) -> Driver:
         drivers.append(Driver(space, sweep, sleep=sleep, more=more))
         return drivers[-1]
 
     try:
-        driver = start(0.7)
-        wait_for(lambda: under_way(sweep, 0), 120, "a trial ended and another one under way")
+        driver = start(0.5)
+        driver.until(lambda: under_way(sweep, 0), "a trial ended, another under way")
+        hold.touch()
         second = start(0.0)  # refused while the first one lives
-        assert "already being run by process" in second.process.communicate(timeout=60)[0]
-        assert second.process.returncode == 2
+        assert second.ended() == 2
+        assert "already being run by process" in second.told()
         os.kill(driver.process.pid, signal.SIGKILL)
-        driver.process.wait()
-        wait_for(lambda: not driver.family(), 60, "its Ray is gone")
+        driver.ended()
+        wait_until_gone(driver)
         before = {r.number: r for r in records(sweep)}
         assert any(r.status == "running" for r in before.values())
 
-        driver = start(0.7)
+        hold.unlink()
+        driver = start(0.5)
         done = sum(r.status == "completed" for r in before.values())
-        wait_for(lambda: under_way(sweep, done), 120, "going on")
+        driver.until(lambda: under_way(sweep, done), "going on")
+        hold.touch()
         os.kill(driver.process.pid, signal.SIGINT)
-        output, _ = driver.process.communicate(timeout=60)
-        assert driver.process.returncode == 130, output
-        assert "was interrupted" in output
-        assert f"to go on: python run_search.py {space}" in output
+        assert driver.ended() == 130, driver.told()
+        assert "was interrupted" in driver.told()
+        assert f"to go on: python run_search.py {space}" in driver.told()
         assert not any(r.status == "running" for r in records(sweep))
         assert read_json(sweep / "sweep.json", SweepInfo).state == "interrupted"
 
-        output, _ = (driver := start(0.0)).process.communicate(timeout=180)
-        assert driver.process.returncode == 0, output
+        hold.unlink()
+        driver = start(0.0)
+        assert driver.ended() == 0, driver.told()
         check_finished(sweep, before)
 
         began = time.monotonic()
-        output, _ = (driver := start(0.0)).process.communicate(timeout=60)
-        assert driver.process.returncode == 0, output
-        assert "has ended: all trials are done" in output
-        assert "popularity" in output
-        assert time.monotonic() - began < 30
+        driver = start(0.0)
+        assert driver.ended() == 0, driver.told()
+        assert "has ended: all trials are done" in driver.told()
+        assert "popularity" in driver.told()
+        assert time.monotonic() - began < 60
         check_finished(sweep, before)
     finally:
         for driver in drivers:

@@ -44,8 +44,18 @@ def test_records_survive_and_a_known_training_keeps_its_number(tmp_path):
     again.close()
 
 
-def test_trials_and_final_may_change_and_nothing_else(tmp_path):
+def test_a_sweep_without_a_trial_leaves_nothing_behind_and_may_change(tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.txt").write_text("not the sweep's")
     opened(tmp_path).close()
+    opened(tmp_path, tinytrain.SPACE.replace("dot", "dnn")).close()
+    assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["mine.txt"]
+
+
+def test_trials_and_final_may_change_and_nothing_else(tmp_path):
+    sweep = opened(tmp_path)
+    begin(sweep, 0.1)
+    sweep.close()
     more = tinytrain.SPACE.replace("{trials: 4}", "{trials: 9}") + "final: {top: 2}\n"
     opened(tmp_path, more).close()
     with pytest.raises(InputError) as caught:
@@ -57,7 +67,9 @@ def test_trials_and_final_may_change_and_nothing_else(tmp_path):
 
 
 def test_changed_data_are_refused(tmp_path):
-    opened(tmp_path).close()
+    sweep = opened(tmp_path)
+    begin(sweep, 0.1)
+    sweep.close()
     space = tinytrain.TinySpace(tmp_path / "space.yaml", tinytrain.SPACE)
     other = tinytrain.MANIFEST.model_copy(update={"fingerprint": "other"})
     with pytest.raises(InputError, match="the data changed"):

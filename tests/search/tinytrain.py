@@ -131,6 +131,8 @@ def events(folder: Path, name: str) -> list[dict[str, Any]]:
 
 def _misbehave(settings: dict[str, Any], folder: Path, epoch: int, runtime: Runtime) -> None:
     time.sleep(float(os.environ.get("TINY_SLEEP", 0)))
+    while "TINY_HOLD" in os.environ and Path(os.environ["TINY_HOLD"]).exists():
+        time.sleep(0.05)
     if epoch != settings.get("at", 2):
         return
     if settings.get("infeasible"):
