@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -63,13 +62,29 @@ def heads_problems(heads: int, size: int) -> list[str]:
     return [f"heads {heads} do not divide hidden_size {size}; such as {close} would"]
 
 
+WORD_SCALE = 0.4  # about the spread of published word vectors; smaller ones learn much slower
+
+
+def dense(size: int, output_size: int, *, bias: bool = True) -> nn.Linear:
+    """A linear layer with Glorot weights and a zero bias: it keeps the scale of what it reads.
+
+    torch's own default makes the values about .6 times smaller; through attention upon attention
+    that leaves scores so close to zero that training takes epochs to start.
+    """
+    layer = nn.Linear(size, output_size, bias=bias)
+    nn.init.xavier_uniform_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 class AdditiveAttention(nn.Module):
     """Pooling by a learned query (Bahdanau-style), as NAML and NRMS use it."""
 
     def __init__(self, size: int, attention_size: int) -> None:
         super().__init__()
-        self.project = nn.Linear(size, attention_size)
-        self.query = nn.Linear(attention_size, 1, bias=False)
+        self.project = dense(size, attention_size)
+        self.query = dense(attention_size, 1, bias=False)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         """`sum_i a_i v_i` with `a = softmax(q^T tanh(W v_i + b))` (NAML, eqs. 3-5).
@@ -94,10 +109,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.query = nn.Linear(size, output_size)
+        self.query = dense(size, output_size)
         # a key bias adds the same to all scores of a query, so it could never learn anything
-        self.key = nn.Linear(size, output_size, bias=False)
-        self.value = nn.Linear(size, output_size)
+        self.key = dense(size, output_size, bias=False)
+        self.value = dense(size, output_size)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         """Per head `softmax(Q K^T / sqrt(d)) V`, heads concatenated (NRMS, eqs. 1-2).
@@ -142,10 +157,10 @@ class MLP(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for width in units:
-            layers += [nn.Linear(size, width), activation_layer(activation), nn.Dropout(dropout)]
+            layers += [dense(size, width), activation_layer(activation), nn.Dropout(dropout)]
             size = width
         if output_size is not None:
-            layers.append(nn.Linear(size, output_size, bias=output_bias))
+            layers.append(dense(size, output_size, bias=output_bias))
             size = output_size
         self.layers = nn.Sequential(*layers)
         self.output_size = size
@@ -160,7 +175,7 @@ class TokenEmbedding(nn.Module):
 
     def __init__(self, vocabulary: int, size: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.table = small_embedding(vocabulary, size)
+        self.table = embedding(vocabulary, size, WORD_SCALE)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -168,13 +183,13 @@ class TokenEmbedding(nn.Module):
         return zero_masked(self.dropout(self.table(ids.masked_fill(~mask, 0))), mask)
 
 
-def small_embedding(rows: int, size: int) -> nn.Embedding:
-    """An embedding table whose vectors have about unit length, so that first scores are small.
+def embedding(rows: int, size: int, scale: float) -> nn.Embedding:
+    """An embedding table of normal values with deviation `scale`; row 0 is padding, never trained.
 
-    Row 0 is padding: zeros, never trained.
+    Padding is zeros.
     """
     table = nn.Embedding(rows, size, padding_idx=0)
     with torch.no_grad():
-        table.weight.normal_(std=1 / math.sqrt(size))
+        table.weight.normal_(std=scale)
         table.weight[0].zero_()
     return table

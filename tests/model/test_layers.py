@@ -9,11 +9,12 @@ from legoray.model.layers import (
     MLP,
     SelfAttention,
     TokenEmbedding,
+    dense,
+    embedding,
     heads_problems,
     masked_max,
     masked_mean,
     masked_softmax,
-    small_embedding,
 )
 
 
@@ -59,9 +60,10 @@ def test_padding_is_never_embedded_nor_trained():
     assert layer.table.weight.grad[[0, 1, 3, 4]].abs().sum() == 0
 
 
-def test_embeddings_have_about_unit_length():
-    lengths = small_embedding(1000, 64).weight[1:].detach().norm(dim=1)
-    assert float(lengths.mean()) == pytest.approx(1, abs=0.05)
+def test_layers_keep_the_scale_of_what_they_read():
+    vectors = embedding(1000, 64, 0.4).weight[1:].detach()
+    assert float(vectors.std()) == pytest.approx(0.4, rel=0.05)
+    assert float(dense(64, 64)(vectors).std()) == pytest.approx(0.4, rel=0.2)
 
 
 def test_mlp_without_an_output_ends_with_its_last_units():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
-from legoray.model.content.text import TextConfig, token_recipe
+from legoray.model.content.text import TextConfig, by_length, token_recipe
 from legoray.model.layers import AdditiveAttention, SelfAttention, TokenEmbedding, heads_problems
 
 
@@ -49,6 +49,9 @@ class AttentionOperator(ContentOperator):
 
         N items' tokens to `[N, D]`; the heads' outputs, joined, are D wide.
         """
+        return by_length(self._encode, inputs)
+
+    def _encode(self, inputs: Tokens) -> Tensor:
         embedded = self.embed(inputs.ids, inputs.mask)
         mixed = self.dropout(self.mix(embedded, inputs.mask))
         return self.pool(mixed, inputs.mask)

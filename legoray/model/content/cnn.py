@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
-from legoray.model.content.text import TextConfig, token_recipe
-from legoray.model.layers import AdditiveAttention, TokenEmbedding
+from legoray.model.content.text import TextConfig, by_length, token_recipe
+from legoray.model.layers import AdditiveAttention, TokenEmbedding, dense
 
 
 class CnnConfig(TextConfig):
@@ -35,9 +35,10 @@ class CnnOperator(ContentOperator):
         self.embed = TokenEmbedding(shape.vocabulary, config.embedding_size, config.dropout)
         width = config.kernel_size
         self.convolve = nn.Conv1d(config.embedding_size, filters, width, padding=width // 2)
+        nn.init.xavier_uniform_(self.convolve.weight)
         self.dropout = nn.Dropout(config.dropout)
         self.pool = AdditiveAttention(filters, config.attention_size)
-        self.project: nn.Module = nn.Identity() if same else nn.Linear(filters, shape.hidden_size)
+        self.project: nn.Module = nn.Identity() if same else dense(filters, shape.hidden_size)
 
     @classmethod
     def recipe(cls, config: CnnConfig, text: tuple[str, ...]) -> TokenRecipe:
@@ -49,6 +50,9 @@ class CnnOperator(ContentOperator):
 
         N items' tokens to `[N, D]`. Beyond a text's ends the convolution reads zeros.
         """
+        return by_length(self._encode, inputs)
+
+    def _encode(self, inputs: Tokens) -> Tensor:
         embedded = self.embed(inputs.ids, inputs.mask)
         convolved = self.convolve(embedded.transpose(1, 2)).transpose(1, 2)
         contexts = torch.relu(convolved[:, -embedded.shape[1] :])  # an even kernel gives one more

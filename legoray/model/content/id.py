@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from legoray.config import Positive, Share
 from legoray.data.recipes import IdRecipe
 from legoray.model.base import ContentOperator, PartConfig, Shape
-from legoray.model.layers import small_embedding
+from legoray.model.layers import dense, embedding
 
 
 class IdConfig(PartConfig):
@@ -29,9 +30,9 @@ class IdOperator(ContentOperator):
         super().__init__()
         size = config.embedding_size or shape.hidden_size
         same = size == shape.hidden_size
-        self.table = small_embedding(shape.item_count, size)
+        self.table = embedding(shape.item_count, size, 1 / math.sqrt(size))  # unit length
         self.dropout = nn.Dropout(config.dropout)
-        self.project: nn.Module = nn.Identity() if same else nn.Linear(size, shape.hidden_size)
+        self.project: nn.Module = nn.Identity() if same else dense(size, shape.hidden_size)
 
     @classmethod
     def recipe(cls, config: IdConfig, text: tuple[str, ...]) -> IdRecipe:

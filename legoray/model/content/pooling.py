@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, token_recipe
-from legoray.model.layers import masked_mean, small_embedding
+from legoray.model.layers import WORD_SCALE, dense, embedding, masked_mean
 
 
 class PoolingConfig(TextConfig):
@@ -32,10 +32,10 @@ class PoolingOperator(ContentOperator):
         self.attributes = shape.attributes
         self.pool = config.pool
         self.combine = config.combine
-        self.table = small_embedding(shape.vocabulary, config.embedding_size)
+        self.table = embedding(shape.vocabulary, config.embedding_size, WORD_SCALE)
         self.dropout = nn.Dropout(config.dropout)
         joined = shape.attributes if config.combine == "concat" else 1
-        self.project = nn.Linear(config.embedding_size * joined, shape.hidden_size)
+        self.project = dense(config.embedding_size * joined, shape.hidden_size)
 
     @classmethod
     def recipe(cls, config: PoolingConfig, text: tuple[str, ...]) -> TokenRecipe:

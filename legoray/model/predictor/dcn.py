@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import MLP, Activation
+from legoray.model.layers import MLP, Activation, dense
 from legoray.model.predictor.dnn import pair
 
 
@@ -40,7 +40,7 @@ class DcnPredictor(ClickPredictor):
         self.deep = MLP(
             size=size, units=config.units, activation=config.activation, dropout=config.dropout
         )
-        self.output = nn.Linear(size + self.deep.output_size, 1)
+        self.output = dense(size + self.deep.output_size, 1)
 
     def forward(self, user: UserState, candidates: Tensor) -> Tensor:
         """`x_{l+1} = x_0 (x_l^T w_l) + b_l + x_l`, `s = W [x_L; MLP(x_0)] + b` (DCN, eqs. 3, 6).

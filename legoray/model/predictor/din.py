@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from legoray.config import Positive, Share
@@ -15,6 +15,7 @@ from legoray.model.layers import (
     MLP,
     Activation,
     activation_layer,
+    dense,
     masked_softmax,
     zero_masked,
 )
@@ -41,7 +42,7 @@ class DinPredictor(ClickPredictor):
         super().__init__()
         size = shape.hidden_size
         self.softmax = config.softmax
-        self.first = nn.Linear(4 * size, config.attention_units[0])
+        self.first = dense(4 * size, config.attention_units[0])
         self.rest = MLP(
             size=config.attention_units[0],
             units=config.attention_units[1:],
