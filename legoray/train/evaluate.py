@@ -31,8 +31,9 @@ from legoray.train.metrics import POOLED, metrics_of, tie_blocks
 Int = NDArray[np.int64]
 Float = NDArray[np.float64]
 
-ITEM_BUDGET = 2**14  # tokens that are encoded at once
-BUDGET = 2**22  # numbers in the largest tensor of a block, roughly
+# Tokens that are encoded at once, and numbers in the largest tensor of a block, roughly. On a CPU
+# blocks that fit its caches are fastest; a GPU wants work enough for all of its cores.
+BUDGETS = {"cpu": (2**14, 2**19), "cuda": (2**17, 2**24)}
 PIECE = 512  # candidates of one impression that are scored at once
 MOST_ITEMS = 2**13
 
@@ -213,6 +214,7 @@ class _Scorer:
     ) -> None:
         self._model, self._split, self._corpus = recommender, split, corpus
         self._max_history, self._worker = max_history, worker
+        self._budgets = BUDGETS.get(worker.device.type, BUDGETS["cuda"])
         self._number = np.zeros(corpus.item_count, dtype=np.int64)
         self._vectors = torch.empty(0)
         behavior = recommender.behavior
@@ -229,7 +231,7 @@ class _Scorer:
         self._number[items] = np.arange(1, len(items) + 1)
         self._vectors = within_memory(
             lambda budget: self._item_table(features, items, lengths, budget),
-            ITEM_BUDGET,
+            self._budgets[0],
             self._worker.device,
         )
         self._worker.add_up(self._vectors)
@@ -292,10 +294,10 @@ class _Scorer:
         someone, user = self._users(impressions)
         cache = None
         if self._cacheable:
-            cache = within_memory(lambda b: self._user_cache(someone, b), BUDGET, device)
+            cache = within_memory(lambda b: self._user_cache(someone, b), self._budgets[1], device)
         return within_memory(
             lambda budget: self._score(impressions, someone, user, cache, budget),
-            BUDGET,
+            self._budgets[1],
             device,
         )
 

@@ -31,6 +31,7 @@ from legoray.errors import Problem, unknown
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 POOLED = ("pooled_auc", "logloss")
 
@@ -66,18 +67,12 @@ def tie_blocks(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> TieBl
     Raises:
         ValueError: a score is NaN, a label is neither 0 nor 1, or the lengths differ.
     """
-    score, label, group = _checked(scores, labels, groups)
-    order = _order(score, group)
-    score, group = score[order], group[order]
-    clicks = np.concatenate([[0], np.cumsum(label[order])])
-    new_group = np.ones(len(group), dtype=bool)
-    new_group[1:] = group[1:] != group[:-1]
-    new_block = new_group.copy()
-    new_block[1:] |= score[1:] != score[:-1]
+    label, new_group, new_block = _in_order(*_checked(scores, labels, groups))
+    clicks = np.concatenate([[0], np.cumsum(label)])
     start = np.flatnonzero(new_block)
-    end = np.append(start[1:], len(group))
+    end = np.append(start[1:], len(label))
     first = np.flatnonzero(new_group)
-    group_size = np.diff(np.append(first, len(group)))
+    group_size = np.diff(np.append(first, len(label)))
     group_clicks = clicks[first + group_size] - clicks[first]
     number = np.cumsum(new_group)[start] - 1
     both = (group_clicks > 0) & (group_clicks < group_size)
@@ -109,12 +104,40 @@ def _checked(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> tuple[F
     return score, label.astype(np.int64), group.astype(np.int64)
 
 
-def _order(score: Float, group: Int) -> Int:
-    """Rows by group, then by falling score; the order within a tie does not matter."""
-    by_score = np.argsort(-score)
-    if len(group) and group.min() >= 0 and group.max() < 2**16:
-        return by_score[np.argsort(group[by_score].astype(np.uint16), kind="stable")]
-    return by_score[np.argsort(group[by_score], kind="stable")]
+def _in_order(score: Float, label: Int, group: Int) -> tuple[Int, Mask, Mask]:
+    """Labels in order of group and falling score, and where a new group and a new tie start."""
+    key = _packed(score, label, group)
+    if key is not None:
+        key.sort()
+        return (key & 1).astype(np.int64), _changes(key >> 33), _changes(key >> 1)
+    order = np.lexsort((-score, group))
+    new_group = _changes(group[order])
+    return label[order], new_group, new_group | _changes(score[order])
+
+
+def _packed(score: Float, label: Int, group: Int) -> NDArray[np.uint64] | None:
+    """Group, score (falling) and label of each row as one number that sorts like the three.
+
+    Sorting numbers is several times faster than sorting an index, but it takes scores that are
+    float32 and group numbers below 2^31; None for others.
+    """
+    with np.errstate(over="ignore"):
+        short = score.astype(np.float32) + np.float32(0)  # -0 and 0 are a tie
+    if not len(group) or group.min() < 0 or group.max() >= 2**31 or (short != score).any():
+        return None
+    bits = short.view(np.uint32)
+    falling = np.where(bits >> 31, bits, ~bits & np.uint32(2**31 - 1))
+    key = group.astype(np.uint64) << np.uint64(33)
+    key |= falling.astype(np.uint64) << np.uint64(1)
+    key |= label.astype(np.uint64)
+    return key
+
+
+def _changes(values: NDArray[Any]) -> Mask:
+    """Where a value differs from the one before it; the first one counts as new."""
+    new = np.ones(len(values), dtype=bool)
+    new[1:] = values[1:] != values[:-1]
+    return new
 
 
 def _sum(values: NDArray[Any], group: Int, groups: int) -> Float:

@@ -118,8 +118,7 @@ def test_cached_scores_equal_uncached_ones(corpus, tables, composition, max_hist
 def test_small_blocks_and_pieces_change_nothing(corpus, tables, composition, monkeypatch):
     whole, scores = scored(corpus, tables, composition)
     monkeypatch.setattr(module, "PIECE", 4)
-    monkeypatch.setattr(module, "BUDGET", 300)
-    monkeypatch.setattr(module, "ITEM_BUDGET", 16)
+    monkeypatch.setitem(module.BUDGETS, "cpu", (16, 300))
     metrics, again = scored(corpus, tables, composition)
     np.testing.assert_allclose(again, scores, atol=1e-6)
     assert metrics == pytest.approx(whole, abs=1e-6)
@@ -127,8 +126,7 @@ def test_small_blocks_and_pieces_change_nothing(corpus, tables, composition, mon
 
 @pytest.mark.parametrize("stage", ["encode_items", "encode_users", "score"])
 def test_running_out_of_memory_makes_blocks_smaller(corpus, tables, stage, monkeypatch):
-    monkeypatch.setattr(module, "BUDGET", 2**14)
-    monkeypatch.setattr(module, "ITEM_BUDGET", 2**8)
+    monkeypatch.setitem(module.BUDGETS, "cpu", (2**8, 2**14))
     model, config = opened(corpus, tables, COMPOSITIONS[0])
     arguments = {"config": config.evaluate, "max_history": 8}
     wanted = evaluate(model.recommender, model.features, "valid", corpus, **arguments)[1]
@@ -148,7 +146,7 @@ def test_running_out_of_memory_makes_blocks_smaller(corpus, tables, stage, monke
 
 
 def test_a_model_that_never_fits_gives_up(corpus, tables, monkeypatch):
-    monkeypatch.setattr(module, "BUDGET", 4)
+    monkeypatch.setitem(module.BUDGETS, "cpu", (4, 4))
     model, config = opened(corpus, tables, COMPOSITIONS[0])
 
     def never(*inputs):

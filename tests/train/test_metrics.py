@@ -116,6 +116,17 @@ def test_a_constant_score_has_no_advantage_over_random_ones():
         assert constant[name] == pytest.approx(np.mean(values), abs=4.5 * error), name
 
 
+@pytest.mark.parametrize("levels", [None, 6])
+@pytest.mark.parametrize("first_group", [0, -5, 2**40])
+def test_single_and_double_precision_are_sorted_alike(levels, first_group):
+    scores, labels, groups = rows(9, levels=levels)
+    signed = (scores - scores.mean()).astype(np.float32)
+    names = [*PLAIN, *AT_K]
+    wanted = grouped_metrics(signed.astype(np.float64) * (1 + 1e-12), labels, groups, names)
+    found = grouped_metrics(signed, labels, groups + first_group, names)
+    assert found == pytest.approx(wanted, abs=1e-12)
+
+
 def test_order_of_rows_and_names_of_groups_do_not_matter():
     scores, labels, groups = rows(6, levels=9)
     names = [*PLAIN, *AT_K, "pooled_auc", "logloss"]
@@ -131,9 +142,10 @@ def test_groups_of_one_kind_are_left_out_and_counted():
 
 
 def test_extreme_scores_keep_their_order():
-    scores = [np.inf, np.inf, 1e308, 0.0, -0.0, -np.inf]
-    found = grouped_metrics(scores, [1, 0, 0, 1, 0, 0], [0] * 6, ["auc"])["auc"]
-    assert found == pytest.approx(roc_auc_score([1, 0, 0, 1, 0, 0], [5, 5, 4, 3, 3, 0]))
+    for large in (1e308, 1e30):
+        scores = [np.inf, np.inf, np.float32(large) if large < 1e38 else large, 0.0, -0.0, -np.inf]
+        found = grouped_metrics(scores, [1, 0, 0, 1, 0, 0], [0] * 6, ["auc"])["auc"]
+        assert found == pytest.approx(roc_auc_score([1, 0, 0, 1, 0, 0], [5, 5, 4, 3, 3, 0]))
     assert grouped_metrics([800.0, -800.0], [1, 0], [0, 0], ["logloss"])["logloss"] == 0.0
 
 
