@@ -38,14 +38,15 @@ class Column:
 
 def heading(board: Board) -> str:
     """Which data, and how the order was found."""
-    kind = " (synthetic data)" if board.synthetic else ""
+    told = not board.synthetic or "synthetic" in board.title.lower()
+    kind = "" if told else " (synthetic data)"
     return f"{board.title}{kind}, ranked by validation {board.select}"
 
 
 def protocol_line(board: Board) -> str:
     """The protocol in one line."""
     terms = "; ".join(f"{name}: {value}" for name, value in board.protocol.items())
-    return f"data {board.data}, fingerprint {board.fingerprint}; {terms}"
+    return f"data {board.data}, fingerprint {board.fingerprint[:12]}; {terms}"
 
 
 def print_board(board: Board, console: Console, top: int) -> None:
@@ -173,7 +174,8 @@ def _footer(board: Board, top: int) -> list[str]:
         lines.insert(0, "pruned: stopped early; these stand below what ran to its end")
     seeds = {s.seeds for row in board.rows for s in row.test.values()}
     if seeds:
-        lines.insert(0, f"test: mean ± standard deviation over {_either(seeds)} seeds")
+        spread = f"mean ± standard deviation over {_either(seeds)} seeds"
+        lines.insert(0, f"test: {'one seed' if seeds == {1} else spread}")
     return lines
 
 

@@ -7,10 +7,11 @@ from legoray.records import SweepInfo, TrialRecord
 
 def sweep_note(sweep: SweepInfo, winner: TrialRecord | None, name: str, version: str | None) -> str:
     """Data, protocol, winner, and the commands that use the result."""
+    title = sweep.data_title or sweep.data
     kind = "synthetic data, " if sweep.synthetic else ""
     lines = [
-        f"### {sweep.name}: {sweep.data_title or sweep.data}",
-        f"{kind}fingerprint `{sweep.fingerprint}`, selected by validation `{sweep.select}`, "
+        f"### {sweep.name}: {title}",
+        f"{kind}fingerprint `{sweep.fingerprint[:12]}`, selected by validation `{sweep.select}`, "
         f"seed {sweep.seed}",
     ]
     if winner is not None:
@@ -19,7 +20,7 @@ def sweep_note(sweep: SweepInfo, winner: TrialRecord | None, name: str, version:
         lines += ["", f"**Winner: {winner.label} (trial {winner.number})**{score}"]
     if version:
         uri = f"models:/{name}/{version}"
-        lines += ["", f"    legoray recommend {uri} --history clicked.txt --candidates new.txt"]
+        lines += ["", f"    legoray recommend {uri} --history 'a title' --candidates new.txt"]
     lines += ["", f"    python run_search.py {sweep.space_file}", "", "| protocol | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in sorted(sweep.protocol.items())]
     return "\n".join(lines)

@@ -89,6 +89,8 @@ class Recorder:
         with self._wake:
             self._refused.clear()
             for record in self._on_disk():
+                if self._sender.has(record, self._model_of(record)):
+                    continue
                 self._waiting.setdefault(_place(record), (record, None))
         self._send_waiting()
         with self._wake:

@@ -62,30 +62,38 @@ class Sender:
         """Raise what MLflow raises if the store does not answer."""
         self.start().search_experiments(max_results=1)
 
+    def has(self, record: TrialRecord, model: Path | None) -> bool:
+        """Whether MLflow is known to have all of a trial; never before it was asked once."""
+        sent = self.state.trials.get(f"{record.number}-{record.key}")
+        if self._client is None or sent is None or sent.sent != digest(record.model_dump()):
+            return False
+        return sent.model is not None or model is None
+
     def send(self, record: TrialRecord, model: Path | None) -> None:
         """Bring MLflow up to date with one trial."""
         client = self.start()
         place = f"{record.number}-{record.key}"
-        sent = self.state.trials.get(place)
-        now = digest(record.model_dump())
-        if sent and sent.sent == now and (sent.model or model is None):
+        if self.has(record, model):
             return
+        sent = self.state.trials.get(place)
         if sent is None:
             sent = SentTrial(run_id=self._new_run(client, record))
             self._remember(place, sent)
         metrics, last = _news(record, sent)
         params = {} if sent.sent else fields.params_of(record)
-        _log(client, sent.run_id, metrics, params, fields.changing_tags(record))
+        tags = {k: v for k, v in fields.changing_tags(record).items() if v or sent.sent}
+        _log(client, sent.run_id, metrics, params, tags)
         self._remember(place, sent.model_copy(update={"epochs": last}))
         self._show(client, record)
         logged = sent.model
         if model is not None and logged is None:
-            logged = self._send_model(client, record, sent.run_id, model)
+            logged = self._send_model(client, record, sent.run_id, model, last)
         if record.status != "running":
             ended = int((record.ended or time.time()) * 1000)
             client.set_terminated(sent.run_id, fields.RUN_STATUS[record.status], ended)
         elif not sent.sent:
             client.update_run(sent.run_id, status="RUNNING")
+        now = digest(record.model_dump())
         self._remember(place, SentTrial(run_id=sent.run_id, epochs=last, sent=now, model=logged))
 
     def end(self, winner: TrialRecord | None, model: Path | None, interrupted: bool) -> None:
@@ -165,13 +173,13 @@ class Sender:
         return str(run.info.run_id)
 
     def _send_model(
-        self, client: MlflowClient, record: TrialRecord, run_id: str, model: Path
+        self, client: MlflowClient, record: TrialRecord, run_id: str, model: Path, last: int
     ) -> str:
         experiment = str(self.state.experiment_id)
         model_id = log_model(
             client, experiment_id=experiment, run_id=run_id, name=record.label, folder=model
         )
-        closing = _metrics(fields.closing_metrics(record), _ended(record), 0, model_id)
+        closing = _metrics(fields.closing_metrics(record), _ended(record), last, model_id)
         _log(client, run_id, closing)
         return model_id
 

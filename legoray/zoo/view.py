@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 VIEW = "legoray-leaderboard"
 _TAG = f"mlflow.sharedViewState.{VIEW}"
-_WIDTHS = {"attributes.`Models`": 190}
+_RUN = "attributes.`Run Name`"
+_WIDTHS = {_RUN: 300, "attributes.`Models`": 200, "attributes.`Dataset`": 260}  # pixels
 
 
 def save_view(
@@ -73,6 +74,6 @@ def _state(select: str, metrics: list[str]) -> dict[str, object]:
         "orderByKey": order,
         "orderByAsc": not fields.greater_is_better(select),
         "selectedColumns": columns,
-        "columnOrder": columns,
+        "columnOrder": [_RUN, *columns],
         "columnWidths": _WIDTHS,
     }

@@ -173,6 +173,7 @@ def test_each_epoch_is_one_point_of_each_metric(recorded):
     assert [(p.step, p.value) for p in points] == [(1, 0.3), (2, 0.31), (3, 0.32)]
     for name in ("train/loss", "valid/auc", "speed/train_seconds"):
         assert len(client.get_metric_history(run.info.run_id, name)) == EPOCHS
+    assert [p.step for p in client.get_metric_history(run.info.run_id, "best/auc")] == [3]
     final = runs_of(client)["cnn+attention+dot seed 9"]
     assert final.data.metrics["test/auc"] == pytest.approx(0.61)
 
