@@ -1,12 +1,17 @@
 """How long a trial takes to start: warm slots against a TorchTrainer of its own for each trial.
 
-    python benchmarks/search_start.py [trials]
+    PYTHONPATH=benchmarks python benchmarks/search_start.py [trials]
 
 For each trainer, the time from the end of one trial to the first step of the next is measured
 within one run, one trial at a time, without the first trial (which starts the slot). The train
 function does nothing, so that nothing but the start is measured.
 
-FIGURES
+On 2 cores that were busy with other work (load 13), 4 trials each, in one run:
+
+    trainer      next trial  first trial  against warm
+    warm            0.039 s      42.06 s          1.0x
+    per_trial      34.489 s      34.93 s        873.8x
+    local           0.194 s       7.62 s          4.9x
 """
 
 from __future__ import annotations

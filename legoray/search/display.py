@@ -77,8 +77,9 @@ class Board:
         value = record.best.get(self._goal.select)
         if value is not None:
             parts.append(f"{self._goal.select} {value:.4f}")
-        if record.ended and record.started:
-            parts.append(span(record.ended - record.started))
+        seconds = taken(record)
+        if seconds is not None:
+            parts.append(span(seconds))
         if record.status in ("infeasible", "failed"):
             parts.append((record.reason.splitlines() or ["no reason given"])[0][:160])
         return "  ".join(parts)
@@ -132,9 +133,9 @@ class Board:
         """An estimate from the trainings that have ended; None while there are none."""
         lengths = {
             phase: [
-                r.ended - r.started
+                taken(r) or 0.0
                 for r in self._sweep.of(phase)
-                if r.status in ("completed", "pruned") and r.ended
+                if r.status in ("completed", "pruned")
             ]
             for phase in ("search", "final")
         }
@@ -148,6 +149,13 @@ class Board:
         running = [r for r in self._sweep.of("search", "final") if r.status == "running"]
         spent = sum(min(time.time() - r.started, trial) for r in running)
         return max(work - spent, 0.0) / max(self._slots, 1)
+
+
+def taken(record: TrialRecord) -> float | None:
+    """The seconds that a training took, without the time during which it was interrupted."""
+    if "seconds" in record.costs:
+        return record.costs["seconds"]
+    return record.ended - record.started if record.ended and not record.resumed else None
 
 
 def settings(record: TrialRecord, most: int = 6) -> str:

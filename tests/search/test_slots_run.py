@@ -70,13 +70,14 @@ def events(sweep: Sweep, number: int, name: str):
     return tinytrain.events(sweep.model_folder(sweep.records[number].key), name)
 
 
+@pytest.mark.slow
 def test_warm_slots_serve_all_trials_and_the_finals(cluster, tmp_path):
-    """Six trials and two finals in two workers; what fails is on record and fails nothing else."""
+    """Six trials and a final one in two workers; what fails is on record and fails nothing else."""
     sweep = make_sweep(tmp_path)
     configs = [tinytrain.config(rate) for rate in (0.1, 0.2, 0.5, 0.3)]
     configs.insert(1, tinytrain.config(0.15, infeasible=True))
     configs.insert(2, tinytrain.config(0.25, fail=True))
-    study = go(cluster, sweep, configs, top=1, seeds=2)
+    study = go(cluster, sweep, configs, top=1, seeds=1)
     records = sweep.of("search")
     assert [r.status for r in records] == [
         "completed", "infeasible", "failed", "completed", "completed", "completed",
@@ -88,12 +89,11 @@ def test_warm_slots_serve_all_trials_and_the_finals(cluster, tmp_path):
         [e["epoch"] for e in r.epochs] == [1, 2, 3] for r in records if r.best and not r.reason
     )
     finals = sweep.of("final")
-    assert [f.config["train"]["learning_rate"] for f in finals] == [0.5, 0.5]
-    assert sorted(f.config["seed"] for f in finals) == [2, 3]
+    assert [(f.config["train"]["learning_rate"], f.config["seed"]) for f in finals] == [(0.5, 2)]
     assert all(f.test and f.status == "completed" for f in finals)
     assert not any(r.test for r in records)
     pids = {e["pid"] for n in sweep.records for e in events(sweep, n, "start")}
-    assert len(pids) <= 3
+    assert len(pids) <= 2
     assert study.why == "trials"
     assert sum(t.get("status") == "completed" for t in study.told) == 4
     assert sum(t["error"] for t in study.told) == 1
@@ -101,6 +101,7 @@ def test_warm_slots_serve_all_trials_and_the_finals(cluster, tmp_path):
     sweep.close()
 
 
+@pytest.mark.slow
 def test_dead_workers_come_back_and_asha_stops_at_once(cluster, tmp_path):
     """A killed worker resumes; one that always dies is given up; the weak are pruned."""
     sweep = make_sweep(tmp_path)
@@ -122,6 +123,7 @@ def test_dead_workers_come_back_and_asha_stops_at_once(cluster, tmp_path):
     sweep.close()
 
 
+@pytest.mark.slow
 def test_two_workers_train_one_trial_together(cluster, tmp_path):
     """Both ranks take each job, stop together, and survive one another's failures."""
     sweep = make_sweep(tmp_path)
@@ -141,18 +143,15 @@ def test_two_workers_train_one_trial_together(cluster, tmp_path):
     sweep.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["local", "per_trial"])
 def test_the_other_trainers_do_the_same(cluster, tmp_path, trainer):
     sweep = make_sweep(tmp_path)
-    configs = [tinytrain.config(0.5), tinytrain.config(0.4, infeasible=True, at=1)]
-    configs.append(tinytrain.config(0.01, epochs=9))
-    go(cluster, sweep, configs, scheduler="asha", trainer=trainer, concurrent=1, top=1)
-    statuses = [r.status for r in sweep.of("search")]
-    assert statuses == ["completed", "infeasible", "pruned"]
-    (final,) = sweep.of("final")
-    assert final.test
-    pids = {events(sweep, n, "start")[0]["pid"] for n in (0, 2, final.number)}
-    assert len(pids) == (1 if trainer == "local" else 3)
+    configs = [tinytrain.config(0.5), tinytrain.config(0.01, epochs=9)]
+    go(cluster, sweep, configs, scheduler="asha", trainer=trainer, concurrent=1)
+    assert [r.status for r in sweep.of("search")] == ["completed", "pruned"]
+    pids = {events(sweep, n, "start")[0]["pid"] for n in (0, 1)}
+    assert len(pids) == (1 if trainer == "local" else 2)
     sweep.close()
 
 
