@@ -79,7 +79,8 @@ def test_a_tiny_set_is_memorised(tmp_path, task):
     corpus = make_corpus(5, users=8, impressions=12, shortest=2)
     tables = write_tables(tmp_path / "tables", corpus)
     content, predictor = {"name": "pooling", "dropout": 0.0}, {"name": "din", "dropout": 0.0}
-    config = trial(content, "none", predictor, task=task, epochs=30, patience=30, batch_size=8)
+    settings = {"epochs": 40, "patience": 40, "batch_size": 8, "learning_rate": 0.005}
+    config = trial(content, "none", predictor, task=task, **settings)
     job = make_job(tables, tmp_path / "job", config)
     losses = [row["loss"] for row in train(job, Runtime(corpus), lambda metrics: None).epochs]
     assert losses[-1] < 0.1 * losses[0]
