@@ -121,6 +121,9 @@ class FinalConfig(Strict):
     """After the search: the best `top` models retrained on `seeds` seeds and tested once."""
 
     top: Annotated[int, Field(ge=0)] = 1
+    each: Literal["all", "content"] = Field(
+        "all", description="the best `top` of all trials, or of each content operator's"
+    )
     seeds: Positive = 3
     baselines: list[Literal["random", "popularity"]] = Field(
         default_factory=lambda: ["random", "popularity"]  # type: ignore[arg-type]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from legoray.config import FinalConfig
 from legoray.records import TrialRecord, digest
 from legoray.search.sweep import Sweep, trial_key
 
@@ -36,15 +38,21 @@ def ranked(records: list[TrialRecord], select: str, mode: str) -> list[TrialReco
     return sorted(usable, key=lambda r: (r.status != "completed", sign * r.best[select], r.number))
 
 
-def finals_of(sweep: Sweep, top: int, seeds: int, select: str, mode: str) -> list[Final]:
+def finals_of(sweep: Sweep, plan: FinalConfig, select: str, mode: str) -> list[Final]:
     """The final trainings: the best `top` configurations, each on `seeds` seeds of its own.
 
-    The seeds are not the search's: the seed that won was lucky more often than not.
+    With `each: content` the best `top` of every content operator, so that operators compare on the
+    test split. The seeds are not the search's: the seed that won was lucky more often than not.
     """
     found: list[Final] = []
+    taken: Counter[str] = Counter()
     best = {r.key: r for r in reversed(ranked(sweep.of("search"), select, mode))}
-    for record in list(reversed(best.values()))[:top]:
-        for number in range(1, seeds + 1):
+    for record in reversed(best.values()):
+        kind = record.config["model"]["content"]["name"] if plan.each == "content" else ""
+        taken[kind] += 1
+        if taken[kind] > plan.top:
+            continue
+        for number in range(1, plan.seeds + 1):
             config = {**record.config, "seed": int(record.config["seed"]) + number}
             found.append(Final(trial_key(config, sweep.info), config, record.params))
     return found

@@ -137,7 +137,7 @@ class Search:
 
     def _finals(self) -> list[Any]:
         final = self.space.config.final
-        return finals_of(self.sweep, final.top, final.seeds, self.goal.select, self.goal.mode)
+        return finals_of(self.sweep, final, self.goal.select, self.goal.mode)
 
     def _finals_left(self) -> bool:
         known = {r.key for r in self.sweep.of("final") if r.status in ENDED}
@@ -192,7 +192,8 @@ class Search:
 
         config = self.space.config
         study = StudySearcher(self.space, self.sweep.folder, sweep_id=self.sweep.info.id)
-        finals = config.final.top * config.final.seeds
+        kinds = len(self.space.fits.parts["content"]) if config.final.each == "content" else 1
+        finals = config.final.top * config.final.seeds * kinds
         slots = slots_that_fit(config.search)
         board = Board(
             self.console,
@@ -270,6 +271,7 @@ class Search:
         """The search ended before its time."""
         self.sweep.set_state("interrupted")
         if halt.problem is not None:
+            self.recorder.finish(None, interrupted=True)
             self._say(f"to go on, once that is mended: {self.again()}")
             raise halt.problem
         self._close(interrupted=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tinytrain
 
-from legoray.config import SchedulerConfig, SearchConfig
+from legoray.config import FinalConfig, SchedulerConfig, SearchConfig
 from legoray.search.finals import finals_of
 from legoray.search.sweep import Sweep, open_sweep
 
@@ -58,7 +58,7 @@ def go(ray, sweep, configs, *, top=0, seeds=1, scheduler="none", halt=None, watc
         goal=Goal("auc", "max"),
         epochs=max(c["train"]["epochs"] for c in configs),
         home=str(sweep.folder),
-        finals=lambda: finals_of(sweep, top, seeds, "auc", "max"),
+        finals=lambda: finals_of(sweep, FinalConfig(top=top, seeds=seeds), "auc", "max"),
         train_fn="tinytrain:train",
         watchers=list(watchers),
     )

@@ -12,7 +12,7 @@ import tinytrain
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from legoray.config import SchedulerConfig
+from legoray.config import FinalConfig, SchedulerConfig
 from legoray.records import TrialRecord
 from legoray.search.closing import closing
 from legoray.search.display import Board, span
@@ -114,7 +114,7 @@ def end(sweep, searcher, trial_id, number, **changes):
 
 def test_finals_wait_for_the_last_trial_of_the_search(sweep):
     searcher, study = phases(sweep, [tinytrain.config(0.1), tinytrain.config(0.2)])
-    searcher._plan = lambda: finals_of(sweep, 1, 2, "auc", "max")
+    searcher._plan = lambda: finals_of(sweep, FinalConfig(top=1, seeds=2), "auc", "max")
     orders = [searcher.suggest("a"), searcher.suggest("b")]
     assert [o["phase"] for o in orders] == ["search", "search"]
     assert searcher.suggest("c") is None
@@ -183,9 +183,22 @@ def test_ranking_puts_the_stopped_last_and_finals_get_seeds_of_their_own(sweep):
     assert [r.number for r in ranked(records, "auc", "max")] == [2, 0, 1]
     assert [r.number for r in ranked(records, "auc", "min")] == [0, 2, 1]
     sweep.records = {r.number: r for r in records}
-    finals = finals_of(sweep, 2, 2, "auc", "max")
+    finals = finals_of(sweep, FinalConfig(top=2, seeds=2), "auc", "max")
     assert [(f.config["n"], f.config["seed"]) for f in finals] == [(2, 2), (2, 3), (0, 2), (0, 3)]
     assert len({f.key for f in finals}) == 4
+
+
+def test_finals_of_each_content_operator(sweep):
+    def of(name):
+        return {"seed": 1, "model": {"content": {"name": name}}}
+
+    sweep.records = {
+        0: record(0, [0.6], config=of("id")), 1: record(1, [0.9], config=of("cnn")),
+        2: record(2, [0.8], config=of("cnn")), 3: record(3, [0.7], config=of("id")),
+    }  # fmt: skip
+    finals = finals_of(sweep, FinalConfig(top=1, each="content", seeds=1), "auc", "max")
+    assert [f.config["model"]["content"]["name"] for f in finals] == ["cnn", "id"]
+    assert finals[1].key != sweep.records[3].key
 
 
 def test_summaries_and_the_winner(sweep):
