@@ -211,3 +211,7 @@ def main() -> None:
 def run_search_main() -> None:
     """Entry of `run_search.py`."""
     run(search_app)
+
+
+if __name__ == "__main__":
+    main()

@@ -37,6 +37,10 @@ class InputError(Exception):
         return type(self), tuple(self.problems)
 
 
+class DamagedError(InputError):
+    """A file that LegoRay wrote is damaged: going on would only repeat it, a person has to look."""
+
+
 class InfeasibleError(Exception):
     """A trial that cannot be finished as configured (out of memory, NaN loss), with its reason."""
 

@@ -7,6 +7,7 @@ because only `InputError` is turned into a message there.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -329,3 +330,40 @@ def test_own_parquet_with_a_wrong_type(desk, tmp_path):
     own(desk, items=("items.parquet", b""))
     pq.write_table(pa.table({"item": ["a", "b"], "title": [[1], [2]]}), "own/items.parquet")
     refused(desk, ["prepare", "data.yaml"], "items.parquet", "title")
+
+
+def test_damaged_hidden_states_are_named(desk):
+    desk.edit("space.yaml", "{name: id}", "{name: llm, split: 5, length: 16}")
+    assert desk.run("check", "space.yaml")[0] == 0
+    (states,) = (desk.folder / "home/states").glob("*/*.safetensors")
+    content = bytearray(states.read_bytes())
+    content[-3:] = b"xyz"
+    states.write_bytes(content)
+    # what a process has verified it does not read again: a second process is what a user starts
+    command = [sys.executable, "-m", "legoray.cli", "check", "space.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2, done.stderr
+    assert str(states.parent) in done.stderr
+    assert "damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_ends_the_search_and_loses_nothing(desk):
+    assert desk.run("search", "space.yaml")[0] == 0
+    sweep = desk.folder / "sweeps/tiny"
+    # as a killed driver would have left it: one trial under way, with a checkpoint cut short
+    info = json.loads((sweep / "sweep.json").read_text())
+    (sweep / "sweep.json").write_text(json.dumps({**info, "state": "searching", "ended": ""}))
+    (sweep / "study.journal").unlink()
+    record = json.loads((sweep / "trials/0.json").read_text())
+    (sweep / "trials/0.json").write_text(json.dumps({**record, "status": "running"}))
+    for other in sweep.glob("trials/[1-9]*.json"):
+        other.unlink()
+    checkpoint = sweep / "models" / record["key"] / "last/checkpoint.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"cut short")
+    refused(desk, ["search", "space.yaml"], str(checkpoint), "damaged", "delete the folder")
+    checkpoint.unlink()
+    assert desk.run("search", "space.yaml")[0] == 0
+    assert json.loads((sweep / "trials/0.json").read_text())["status"] == "completed"

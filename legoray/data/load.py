@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from legoray.data.corpus import Corpus, Split
 from legoray.data.ragged import flat, offsets_of, rows_of
 from legoray.data.schema import HISTORIES, INTERACTIONS, SCHEMA_VERSION, SPLITS, Manifest
-from legoray.errors import InputError, Problem, unknown
+from legoray.errors import DamagedError, InputError, Problem, unknown
 from legoray.records import read_json
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def load_items(tables: Path, columns: list[str] | None = None) -> pa.Table:
     table = pa.concat_tables(read)
     expected = np.arange(1, manifest.counts["items"] + 1)
     if not np.array_equal(table["item_id"].to_numpy(), expected):
-        raise InputError(_damaged(tables / "items", "its rows are not items 1 to N"))
+        raise DamagedError(_damaged(tables / "items", "its rows are not items 1 to N"))
     return table.select(wanted)
 
 
@@ -134,7 +134,7 @@ def _corpus(tables: Path, read: ReadFiles) -> Corpus:
     histories = pa.concat_tables(read(_files(tables, manifest, "histories"), HISTORIES.names))
     offsets, items = flat(histories["items"], np.int32)
     if len(histories) != manifest.counts["histories"]:
-        raise InputError(_damaged(tables / "histories", "rows are missing"))
+        raise DamagedError(_damaged(tables / "histories", "rows are missing"))
     users = histories["user"].to_numpy()
     names = [name for name in SPLITS if name in manifest.labeled]
     splits = {name: _split(tables, name, manifest, read, users) for name in names}
@@ -156,7 +156,7 @@ def _split(
     folder = f"interactions/{name}"
     rows = pa.concat_tables(read(_files(tables, manifest, folder), INTERACTIONS.names))
     if len(rows) != manifest.counts[f"rows/{name}"]:
-        raise InputError(_damaged(tables / folder, "rows are missing"))
+        raise DamagedError(_damaged(tables / folder, "rows are missing"))
     column = {field: rows[field].to_numpy() for field in INTERACTIONS.names}
     identity = column["impression_id"]
     starts = np.flatnonzero(np.append(True, identity[1:] != identity[:-1])[: len(identity)])
@@ -203,9 +203,9 @@ def _read_file(path: Path, columns: list[str]) -> pa.Table:
         # One thread of decoding per file: whoever wants more reads several files at once.
         return pq.ParquetFile(path).read(columns=columns)
     except FileNotFoundError:
-        raise InputError(_damaged(path, "is missing")) from None
+        raise DamagedError(_damaged(path, "is missing")) from None
     except (pa.ArrowException, OSError) as error:
-        raise InputError(_damaged(path, str(error).splitlines()[0])) from None
+        raise DamagedError(_damaged(path, str(error).splitlines()[0])) from None
 
 
 def check_files(tables: Path, manifest: Manifest) -> None:
@@ -216,7 +216,7 @@ def check_files(tables: Path, manifest: Manifest) -> None:
     """
     broken = [name for name in manifest.files if not _intact(tables / name)]
     if broken:
-        raise InputError(*[_damaged(tables / name, "is missing or cut short") for name in broken])
+        raise DamagedError(*[_damaged(tables / name, "is missing or cut short") for name in broken])
 
 
 def _intact(path: Path) -> bool:

@@ -33,7 +33,7 @@ from legoray.data.tokenization import (
     tokenizer_checksum,
     word_tokenizer,
 )
-from legoray.errors import InputError, Problem, unknown
+from legoray.errors import DamagedError, InputError, Problem, unknown
 from legoray.records import digest
 
 VERSION = 1  # of the files' content: raise it when the same key would mean other ids
@@ -219,6 +219,6 @@ def _load(file: Path, items: int) -> TokenTable:
     return table
 
 
-def _damaged(file: Path, reason: str) -> InputError:
+def _damaged(file: Path, reason: str) -> DamagedError:
     hint = f"delete the folder {file.parent}; it is made again when it is needed"
-    return InputError(Problem(str(file), f"is damaged: {reason}", hint))
+    return DamagedError(Problem(str(file), f"is damaged: {reason}", hint))

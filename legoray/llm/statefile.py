@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from legoray.config import Strict
-from legoray.errors import InputError, Problem
+from legoray.errors import DamagedError, InputError, Problem
 from legoray.records import read_json
 
 STATES = "states.safetensors"
@@ -135,18 +135,18 @@ def verify(folder: Path) -> StateMeta:
     try:
         meta = read_json(folder / META, StateMeta)
     except InputError as error:
-        raise InputError(*(_damaged(folder, p.message) for p in error.problems)) from None
+        raise DamagedError(*(_damaged(folder, p.message) for p in error.problems)) from None
     path = folder / STATES
     try:
         state = path.stat()
     except OSError:
-        raise InputError(_damaged(path, "no such file")) from None
+        raise DamagedError(_damaged(path, "no such file")) from None
     if meta.key != folder.name:
-        raise InputError(_damaged(folder, f"it holds the states of key {meta.key}"))
+        raise DamagedError(_damaged(folder, f"it holds the states of key {meta.key}"))
     if state.st_size != meta.size:
-        raise InputError(_damaged(path, f"{state.st_size} bytes, expected {meta.size}"))
+        raise DamagedError(_damaged(path, f"{state.st_size} bytes, expected {meta.size}"))
     if _checked(path, state.st_size, state.st_mtime_ns) != meta.checksum:
-        raise InputError(_damaged(path, "its checksum is wrong"))
+        raise DamagedError(_damaged(path, "its checksum is wrong"))
     return meta
 
 

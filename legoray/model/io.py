@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from legoray.config import ModelConfig, build
 from legoray.data.recipes import IdRecipe, Recipe, StateRecipe, TokenRecipe
-from legoray.errors import InputError, Problem
+from legoray.errors import DamagedError, InputError, Problem
 from legoray.model.base import Shape
 from legoray.model.features import Features
 from legoray.model.recommender import Recommender, build_recommender
@@ -192,8 +192,8 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _damaged(file: Path, reason: str) -> InputError:
-    return InputError(Problem(str(file), f"is damaged: {reason}"))
+def _damaged(file: Path, reason: str) -> DamagedError:
+    return DamagedError(Problem(str(file), f"is damaged: {reason}"))
 
 
 def _aside(folder: Path) -> Path:

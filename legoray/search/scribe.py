@@ -93,10 +93,9 @@ class Scribe(Callback):
 
     def _note(self, trial: Any, result: dict[str, Any]) -> None:
         message, number = result["message"], trial.config["number"]
-        if message["status"] == "disk":
+        if message["status"] in ("disk", "damaged"):
             self._sweep.change(number, status="interrupted", reason=message["reason"])
-            problem = Problem(str(self._sweep.folder), message["reason"], "free some space")
-            self._halt.give_up("disk", InputError(problem))
+            self._halt.give_up(message["status"], self._problem(message))
             return
         record = self._sweep.records[number]
         changes = self._changes(message, record, bool(result.get("done")))
@@ -109,6 +108,12 @@ class Scribe(Callback):
             write_json(folder / "error.json", {"trace": message["trace"].splitlines()})
         self._tell(self._sweep.change(number, **changes))
         self._watch_failures()
+
+    def _problem(self, message: dict[str, Any]) -> InputError:
+        """What a person has to mend before the search can go on."""
+        if message["status"] == "damaged":
+            return InputError(message["reason"])
+        return InputError(Problem(str(self._sweep.folder), message["reason"], "free some space"))
 
     def _resumed(self, trial: Any, message: dict[str, Any]) -> int:
         lost = self._recovered.get(trial.config["number"], 0)

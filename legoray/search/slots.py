@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from legoray.config import Strict
-from legoray.errors import InfeasibleError, InputError
+from legoray.errors import DamagedError, InfeasibleError, InputError
 from legoray.search.mailbox import Message
 from legoray.train.job import Job, Outcome, Report, Runtime, Stopped
 
@@ -211,6 +211,8 @@ def failure_message(error: Exception) -> Message:
         return {"status": "infeasible", "reason": str(error)}
     if disk_trouble(error):
         return {"status": "disk", "reason": str(error)}
+    if isinstance(error, DamagedError):
+        return {"status": "damaged", "reason": str(error)}
     if isinstance(error, InputError):
         return {"status": "failed", "reason": str(error)}
     return {"status": "failed", "reason": reason, "trace": traceback.format_exc()}

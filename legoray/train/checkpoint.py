@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from legoray.config import Strict, TrialConfig
-from legoray.errors import InputError, Problem
+from legoray.errors import DamagedError, InputError, Problem
 from legoray.records import digest
 
 FORMAT = 1
@@ -148,7 +148,7 @@ def _checksum(tensors: Tensors) -> str:
     return f"{total:08x}"
 
 
-def _unusable(folder: Path, message: str) -> InputError:
+def _unusable(folder: Path, message: str) -> DamagedError:
     place = last(folder)
     hint = f"delete the folder {place} to train from the start"
-    return InputError(Problem(str(place / FILE), f"the checkpoint {message}", hint))
+    return DamagedError(Problem(str(place / FILE), f"the checkpoint {message}", hint))
