@@ -84,7 +84,9 @@ def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
     table = Table()
     table.add_column("model", no_wrap=True)
     table.add_column("seeds", justify="right")
-    for name in (names := sorted(names, key=lambda n: (n != goal.select, n))):
+    ordered = sorted(names, key=lambda n: (n != goal.select, n))
+    names = ordered[: _columns_that_fit(console.width, rows)]
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for summary in rows:
         table.add_row(summary.label, str(summary.seeds), *(_cell(summary, n) for n in names))
@@ -92,6 +94,12 @@ def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
         values = (f"{record.test[n]:.4f}" if n in record.test else "" for n in names)
         table.add_row(record.label, "", *values, style="dim")
     console.print(table)
+
+
+def _columns_that_fit(width: int, rows: list[Summary]) -> int:
+    """How many metrics a line holds beside the model's name; the leaderboard has all of them."""
+    name = max([len(row.label) for row in rows] + [len("popularity")])
+    return max((width - name - 12) // 18, 1)
 
 
 def _cell(summary: Summary, name: str) -> str:

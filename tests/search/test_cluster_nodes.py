@@ -137,5 +137,22 @@ def test_a_submitted_sweep_runs_on_both_nodes(sample_tables, tmp_path):
         records = read_trials(sweep)
         assert [r.status for r in records] == ["completed"] * 4
         assert len({r.node for r in records}) == 2, [r.node for r in records]
+        _search_by_address(cluster, work, tmp_path / "second", settings)
     finally:
         cluster.stop()
+
+
+def _search_by_address(cluster: Cluster, work: Path, sweep: Path, settings: dict[str, str]) -> None:
+    """The same search, real training and all, by `run_search.py --address` from a shell."""
+    done = subprocess.run(
+        [
+            sys.executable, str(ROOT / "run_search.py"), "spread.yaml",
+            "--address", cluster.address, "--folder", str(sweep), "--trials", "2",
+        ],
+        env=cluster.env | settings, cwd=work,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    records = read_trials(sweep)
+    assert [r.status for r in records] == ["completed"] * 2
+    assert len({r.node for r in records}) == 2, [r.node for r in records]
