@@ -22,6 +22,7 @@ from legoray.llm.lora import (
     projections_of_family,
     resolve_targets,
 )
+from legoray.llm.onequery import fits, one_query
 from legoray.llm.split import layers_of, run_view, upper_view
 from legoray.llm.text import default_template, template_pieces
 from legoray.model.base import ContentOperator, PartConfig, Shape
@@ -67,6 +68,13 @@ class LlmOperator(ContentOperator):
             self.upper = copy.deepcopy(upper_view(base.model, base.layers, self.first))
             if config.lora is not None:
                 add_lora(layers_of(self.upper, self.count), config.lora)
+        # one layer and a head that reads one token: the rest of that layer need not be computed
+        self.one_query = (
+            self.upper is not None
+            and self.count == 1
+            and config.pooling in ("cls", "last")
+            and fits(layers_of(self.upper, 1)[0])
+        )
         size = base.output_size
         self.pool: nn.Module | None = None
         if config.pooling == "attention":
@@ -131,17 +139,20 @@ class LlmOperator(ContentOperator):
             return self.project(self._pooled(inputs.hidden.float(), mask, lengths))
         order = torch.argsort(lengths, stable=True)
         pooled = [
-            self._pooled(self._layers(inputs.hidden[rows, :width], mask[rows, :width]), m, count)
+            self._encode(inputs.hidden[rows, :width], mask[rows, :width], lengths[rows])
             for rows, width in _buckets(lengths, order)
-            for m, count in [(mask[rows, :width], lengths[rows])]
         ]
         return self.project(torch.cat(pooled)[torch.argsort(order)])
 
-    def _layers(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """The upper layers over one bucket, `[n, T, H]`."""
+    def _encode(self, hidden: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """The upper layers and the pooling over one bucket, `[n, T, H]` to `[n, H]`."""
         assert self.upper is not None
         whole = bool(mask.all())  # without a mask, attention may take its faster kernels
-        return run_view(self.upper, hidden.to(self.dtype), None if whole else mask).float()
+        given, hidden = None if whole else mask, hidden.to(self.dtype)
+        if self.one_query:
+            at = torch.zeros_like(lengths) if self.pooling == "cls" else lengths - 1
+            return one_query(layers_of(self.upper, 1)[0], hidden, given, at).float()
+        return self._pooled(run_view(self.upper, hidden, given).float(), mask, lengths)
 
     def _pooled(self, hidden: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """`[n, H]` of `[n, T, H]`."""
