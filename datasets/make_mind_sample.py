@@ -14,7 +14,7 @@ to be ranked in the last days was never seen in training, and what it is about m
 
 `--report` measures on dev, impression-averaged AUC: the tastes behind the clicks (oracle) .951,
 popularity .502, a constant .500. Models trained on the files (dot predictor, test split, one or two
-seeds, which differ by about .015), over 3 epochs in batches of 256 with histories of 12: identifiers
+seeds, differing by up to .02), over 3 epochs in batches of 256 with histories of 12: identifiers
 .49 to .50, cnn+additive .59 to .61, pooling+gru .61 to .63, pooling+pooling .65 to .66,
 llm+additive (MiniLM, split 5, LoRA) .68; over 6 epochs in batches of 64 with histories of 30:
 cnn+additive .62, pooling+additive .67, attention+additive .68; llm+additive, 3 such epochs, .69.
