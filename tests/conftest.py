@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # Set before torch or transformers are imported anywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,6 +24,15 @@ def real_data(*parts: str) -> Path:
     if not folder.exists():
         pytest.skip(f"real data are not here: {folder} (set LEGORAY_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_ray_left_over():
+    """A module that used Ray in this process leaves none behind for the next."""
+    yield
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
 
 
 @pytest.fixture

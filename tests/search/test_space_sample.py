@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from pathlib import Path
 
 import optuna
 import pytest
@@ -201,10 +202,9 @@ def test_a_space_can_be_pickled(space):
 
 @pytest.mark.parametrize("name", ROOT_SPACES)
 def test_the_spaces_that_come_along_are_valid(name):
-    from conftest import ROOT
-
     from legoray.search.space import read_space
 
-    space = read_space(ROOT / "search_spaces" / f"{name}.yaml")
+    root = Path(__file__).resolve().parents[2]
+    space = read_space(root / "search_spaces" / f"{name}.yaml")
     assert space.config.name == name
     assert len(space.corners()) <= 12

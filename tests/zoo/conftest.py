@@ -87,7 +87,7 @@ class Server:
         self._wait()
 
     def _wait(self) -> None:
-        for _ in range(600):
+        for _ in range(1800):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{self.address}/health", timeout=5)
                 return

@@ -48,7 +48,7 @@ def test_a_server_that_dies_and_comes_back_loses_nothing(server, project, monkey
     started = time.monotonic()
     recorder.push(records[0])
     recorder.push(running(records[1], 1))
-    assert time.monotonic() - started < 0.5  # the sweep does not wait for the dead
+    assert time.monotonic() - started < 3.0  # the sweep does not wait for the dead
     wait_for(lambda: recorder.problem)
     assert server.address in recorder.problem
     assert recorder.waiting == 2
