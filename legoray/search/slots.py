@@ -28,6 +28,7 @@ from legoray.train.job import Job, Outcome, Report, Runtime, Stopped
 POLL = 5.0  # seconds a worker waits for a job before it looks again
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 DISK_WORDS = ("No space left on device", "Disk quota exceeded", "code: 28", "code: 122")
+PEER_WORDS = ("gloo", "Connection closed by peer", "Connection reset by peer")
 TrainFunction = Callable[[Job, Runtime, Report], Outcome]
 
 
@@ -187,7 +188,8 @@ def run_ticket(train: TrainFunction, job: str, runtime: Runtime, desk: Desk) -> 
     """Train one job and hand over what came of it.
 
     With several ranks a failure of one leaves the others waiting in a collective call: the whole
-    group is given up (the raise), and TorchTrainer builds a new one.
+    group is given up (the raise), and TorchTrainer builds a new one. A rank that only lost another
+    one says nothing of the training: the new group takes the same ticket again.
     """
     failure: BaseException | None = None
     message: Message = {}
@@ -198,6 +200,8 @@ def run_ticket(train: TrainFunction, job: str, runtime: Runtime, desk: Desk) -> 
         except Exception as error:
             failure = error
             message = failure_message(error)
+    if failure is not None and runtime.world > 1 and lost_a_peer(failure):
+        raise failure
     if desk.rank == 0 or failure is not None:
         desk.finish(message)
     if failure is not None and runtime.world > 1 and not isinstance(failure, InfeasibleError):
@@ -216,6 +220,15 @@ def failure_message(error: Exception) -> Message:
     if isinstance(error, InputError):
         return {"status": "failed", "reason": str(error)}
     return {"status": "failed", "reason": reason, "trace": traceback.format_exc()}
+
+
+def lost_a_peer(error: BaseException) -> bool:
+    """Whether a collective call failed because another rank is gone."""
+    import torch.distributed
+
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in PEER_WORDS)
 
 
 def disk_trouble(error: BaseException) -> bool:

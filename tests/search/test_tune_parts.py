@@ -20,6 +20,7 @@ from legoray.search.finals import finals_of, ranked, summaries, winner
 from legoray.search.phases import Budget, Goal, Phases
 from legoray.search.scheduler import make_scheduler
 from legoray.search.scribe import Halt, Scribe
+from legoray.search.slots import lost_a_peer
 from legoray.search.sweep import open_sweep
 
 GOAL = Goal("auc", "max")
@@ -274,3 +275,10 @@ def test_the_closing_lines(sweep):
     sweep.set_state("interrupted")
     closing(console, sweep, goal=GOAL, again="again!", links=[])
     assert "to go on: again!" in console.file.getvalue()
+
+
+def test_a_rank_that_lost_another_is_told_from_a_training_that_failed():
+    gone = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]")
+    assert lost_a_peer(gone)
+    assert not lost_a_peer(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not lost_a_peer(ValueError("gloo"))
