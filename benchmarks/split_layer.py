@@ -5,7 +5,7 @@
 A step: 32 users with 30 items of history and 5 candidates each, drawn by popularity, texts of 14
 tokens on average and 32 at most; forward, softmax cross-entropy, backward, AdamW.
 
-Measured once (MiniLM, 22.7 M parameters, one thread of a shared two-core machine with AMX, torch
+Measured once (MiniLM, 22.7 M parameters, one thread of a shared two-core machine without AMX, torch
 2.13; CPU seconds; 1,120 items, 650 distinct):
 
     full fine-tuning, every occurrence                39.993           1.0
