@@ -7,8 +7,8 @@ All figures of a table are processor seconds of one run of one process on one th
 take hours (a loop over groups, scoring without a cache) is timed on a part and scaled up; the part
 is stated.
 
-A run of the first command (processor without AMX, one thread, a machine busy with other work, so that
-the ratios of two runs differ by up to a half):
+A run of the first command (processor without AMX, one thread, a machine busy with other work, so
+that the ratios of two runs differ by up to a half):
 
 auc, mrr, ndcg@5, ndcg@10 of 376,471 impressions, 13,907,920 rows
   loop over groups (from 5,000 of them)             1286.8 s       1 x

@@ -17,13 +17,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def real_data(*parts: str) -> Path:
-    """A real data folder beside the checkout or in $LEGORAY_TEST_DATA; skip where it is not."""
-    base = Path(os.environ.get("LEGORAY_TEST_DATA", ROOT.parent / "shared" / "data"))
-    folder = base.joinpath(*parts)
-    if not folder.exists():
-        pytest.skip(f"real data are not here: {folder} (set LEGORAY_TEST_DATA)")
-    return folder
+@pytest.fixture(scope="session")
+def real_data():
+    """Gives a folder of real data, beside the checkout or in $LEGORAY_TEST_DATA, or skips."""
+
+    def find(*parts: str) -> Path:
+        base = Path(os.environ.get("LEGORAY_TEST_DATA", ROOT.parent / "shared" / "data"))
+        folder = base.joinpath(*parts)
+        if not folder.exists():
+            pytest.skip(f"real data are not here: {folder} (set LEGORAY_TEST_DATA)")
+        return folder
+
+    return find
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from legoray.data.prepare import Prepared, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def real_data(*parts: str) -> Path:
-    """A folder of real data beside the checkout or in $LEGORAY_TEST_DATA; skips where it is not."""
-    base = Path(os.environ.get("LEGORAY_TEST_DATA", ROOT.parent / "shared" / "data"))
-    folder = base.joinpath(*parts)
-    if not folder.exists():
-        pytest.skip(f"real data are not here: {folder} (set LEGORAY_TEST_DATA)")
-    return folder
 
 
 def write(path: Path, text: str | bytes) -> Path:

@@ -8,7 +8,7 @@ from collections import defaultdict
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from raw_files import dataset, prepared, real_data, write
+from raw_files import dataset, prepared, write
 
 from legoray.data.load import load_corpus, load_items
 from legoray.data.prepare import prepare
@@ -162,7 +162,7 @@ def test_unknown_movies_and_second_ratings_are_counted(tmp_path, home):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
+def real(tmp_path_factory, real_data):
     """The real MovieLens latest-small, prepared, and its ratings as plain tuples."""
     folder = real_data("movielens", "ml-latest-small")
     base = tmp_path_factory.mktemp("movielens")
@@ -244,7 +244,7 @@ def test_real_negatives_keep_their_rule(real):
     assert total == clicks * 21 - missing
 
 
-def test_real_popular_negatives_are_more_popular(real, tmp_path, home):
+def test_real_popular_negatives_are_more_popular(real, real_data, tmp_path, home):
     _, corpus, _ = real
     folder = real_data("movielens", "ml-latest-small")
     yaml = dataset(tmp_path, "movielens", raw=str(folder), options={"negatives_by": "popularity"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,8 @@ from legoray.config import Strict
 from legoray.data.badrows import BadRows
 from legoray.data.engine import Engine
 from legoray.data.files import RawFolder
-from legoray.data.stages import Stages
+from legoray.data.schema import SPLITS
+from legoray.data.stages import Facts, Stages
 
 Sources = dict[str, Path]  # what a file is for -> the file
 
@@ -35,6 +37,12 @@ class Run:
         return pa.concat_tables(
             [self.bad_rows.good(table, path) for table in self.engine.map(parse, blocks)]
         ).combine_chunks()
+
+    def each_split(self, write: Callable[[str, Path], Facts]) -> None:
+        """Run a stage for the interactions of each split: `write(split, folder)`."""
+        for split in SPLITS:
+            name = f"interactions/{split}"
+            self.stages.run(name, [name], partial(write, split))
 
 
 class Processor(ABC):

@@ -99,12 +99,7 @@ class Mind(Processor):
             run.stages.run(f"read/{part}", [f"scratch/{part}"], partial(self._behaviors, run, part))
         outputs = ["users", "histories", "scratch/numbers"]
         run.stages.run("histories", outputs, partial(self._histories, run))
-        for split in ("train", "valid", "test"):
-            run.stages.run(
-                f"interactions/{split}",
-                [f"interactions/{split}"],
-                partial(self._interactions, run, split),
-            )
+        run.each_split(partial(self._interactions, run))
 
     def _items(self, run: Run, folder: Path) -> Facts:
         tables = []

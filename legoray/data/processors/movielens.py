@@ -109,12 +109,7 @@ class MovieLens(Processor):
         run.stages.run("items", ["items"], partial(self._items, run))
         run.stages.run("read/ratings", ["scratch/ratings"], partial(self._ratings, run))
         run.stages.run("histories", ["users", "histories"], partial(self._histories, run))
-        for split in SPLITS:
-            run.stages.run(
-                f"interactions/{split}",
-                [f"interactions/{split}"],
-                partial(self._interactions, run, split),
-            )
+        run.each_split(partial(self._interactions, run))
 
     def _items(self, run: Run, folder: Path) -> Facts:
         path = run.sources["movies"]

@@ -74,12 +74,7 @@ class Own(Processor):
         run.stages.run("items", ["items"], partial(self._items, run))
         run.stages.run("read", ["scratch/read"], partial(self._read, run))
         run.stages.run("histories", ["users", "histories"], partial(self._histories, run))
-        for split in SPLITS:
-            run.stages.run(
-                f"interactions/{split}",
-                [f"interactions/{split}"],
-                partial(self._interactions, run, split),
-            )
+        run.each_split(partial(self._interactions, run))
 
     def _items(self, run: Run, folder: Path) -> Facts:
         path, table = run.sources["items"], self.options.items
