@@ -7,6 +7,7 @@ copy per node and every worker maps it without copying.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,17 @@ class Corpus:
     splits: dict[str, Split]
     group: str = "impression"
     protocol: dict[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def known_users(self) -> NDArray[np.int64]:
+        """`[U]` user -> number from 1 of those with training impressions, 0 for the others."""
+        seen = [split.user.max(initial=-1) for split in self.splits.values()]
+        numbers = np.zeros(int(max(seen, default=-1)) + 1, dtype=np.int64)
+        train = self.splits.get("train")
+        if train is not None:
+            users = np.unique(train.user)
+            numbers[users] = np.arange(1, len(users) + 1)
+        return numbers
 
     def histories(self, history: Int32, history_end: Int32, length: int) -> NDArray[np.int64]:
         """The last `length` items before each impression, padded with 0 on the right.

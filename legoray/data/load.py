@@ -70,6 +70,24 @@ def load_items(tables: Path, columns: list[str] | None = None) -> pa.Table:
     return table.select(wanted)
 
 
+def load_users(tables: Path, columns: list[str]) -> pa.Table:
+    """Some columns of the users, sorted by user: row i is user i.
+
+    Raises:
+        InputError: a column does not exist, or a file is missing or damaged.
+    """
+    manifest = read_manifest(tables)
+    known = ["key", *manifest.user_attributes]
+    for name in columns:
+        if name not in known:
+            raise InputError(unknown("user attribute", name, known, str(tables)))
+    read = read_files(_files(tables, manifest, "users"), ["user", *columns])
+    table = pa.concat_tables(read)
+    if not np.array_equal(table["user"].to_numpy(), np.arange(manifest.counts["users"])):
+        raise DamagedError(_damaged(tables / "users", "its rows are not users 0 to U - 1"))
+    return table.select(columns)
+
+
 def load_corpus(tables: Path) -> Corpus:
     """Histories and splits as flat arrays.
 

@@ -43,7 +43,95 @@ class StateRecipe:
     store_dtype: str = "bfloat16"
 
 
-Recipe = IdRecipe | TokenRecipe | StateRecipe
+@dataclass(frozen=True)
+class VectorSource:
+    """Where one vector per item comes from: a file keyed by item, or a language model.
+
+    Exactly one of `file` and `model` is given. `file` is absolute: `.npy` (row i is item i + 1),
+    Parquet (`key`, `vector`) or safetensors (`vectors [N, W]`, with the keys beside them). With
+    `model`, the vector is the pooled hidden state after the last layer for a template's text.
+    """
+
+    file: str = ""
+    model: str = ""
+    template: str = ""
+    length: int = 64  # tokens, special ones included
+    pooling: str = "mean"  # mean | cls | last
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class VectorRecipe:
+    """One stored vector per item."""
+
+    source: VectorSource
+
+
+@dataclass(frozen=True)
+class CodeRecipe:
+    """A few codes per item, from coarse to fine: from a file, or by residual k-means of vectors.
+
+    Exactly one of `file` (absolute; Parquet with `key` and `codes`) and `vectors` is given.
+    """
+
+    levels: int
+    codes: int  # per level
+    file: str = ""
+    vectors: VectorSource | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LayersRecipe:
+    """The pooled hidden states of a language model after its embeddings and after each layer."""
+
+    model: str
+    template: str
+    length: int
+    pooling: str = "mean"  # mean | cls | last
+    precision: str = "float32"
+    store_dtype: str = "bfloat16"
+
+
+@dataclass(frozen=True)
+class CategoryRecipe:
+    """Values of categorical attributes as numbers, 0 for an empty one."""
+
+    attributes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JoinedRecipe:
+    """Several recipes, for an operator that is made of several others."""
+
+    parts: tuple[Recipe, ...]
+
+
+Recipe = (
+    IdRecipe
+    | TokenRecipe
+    | StateRecipe
+    | VectorRecipe
+    | CodeRecipe
+    | LayersRecipe
+    | CategoryRecipe
+    | JoinedRecipe
+)
+
+
+@dataclass(frozen=True)
+class InputSizes:
+    """The sizes of what a recipe reads; which of them mean something depends on the recipe."""
+
+    vocabulary: int = 0  # tokens that may be met, padding 0 included
+    attributes: int = 1  # attributes that the tokens belong to
+    width: int = 0  # of a stored vector or hidden state
+    layers: int = 0  # stored hidden states per item, the embeddings' included
+    values: tuple[int, ...] = ()  # of each category or level of codes, 0 for none included
+    parts: tuple[InputSizes, ...] = ()  # of the parts of a `JoinedRecipe`
+
+
+NOTHING = InputSizes()
 
 
 @dataclass(frozen=True)
@@ -73,4 +161,14 @@ class States:
         return States(self.hidden.to(device), self.mask.to(device))
 
 
-ItemInput = Tensor | Tokens | States
+@dataclass(frozen=True)
+class Joined:
+    """The inputs of N items for each of a `JoinedRecipe`'s parts."""
+
+    parts: tuple[ItemInput, ...]
+
+    def to(self, device: torch.device | str) -> Joined:
+        return Joined(tuple(part.to(device) for part in self.parts))
+
+
+ItemInput = Tensor | Tokens | States | Joined

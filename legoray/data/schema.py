@@ -4,7 +4,8 @@
 <tables>/items/*.parquet          item_id int32 (1..N, dense), key string, then one string column
                                   per attribute (text or categorical; empty string = no value)
 <tables>/histories/*.parquet      history_id int32 (0..H-1, dense), user int32, items list<int32>
-<tables>/users/*.parquet          user int32 (0..U-1, dense), key string
+<tables>/users/*.parquet          user int32 (0..U-1, dense), key string, then one string column
+                                  per attribute of users, if there are any
 <tables>/interactions/<split>/*.parquet
                                   impression_id int64, history_id int32, history_end int32,
                                   item_id int32, label int8, time int64; sorted by impression
@@ -63,6 +64,7 @@ class Manifest(Strict):
     config_hash: str  # of the processor's name and options, on_bad_row, the path's content aside
     fingerprint: str  # of the tables' content
     attributes: list[str]
+    user_attributes: list[str] = Field(default_factory=list)
     text: list[str]
     group: str
     max_history: int

@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from legoray.data.recipes import StateRecipe, States
+from legoray.data.recipes import InputSizes, StateRecipe, States
 from legoray.errors import InputError, Problem
 from legoray.llm.build import Say, build_states, identity_of, width_after
 from legoray.llm.catalogue import locate, tokenizer_checksum, weights_checksum
@@ -41,14 +41,16 @@ from legoray.records import digest, write_json
 class StateFeatures:
     """Hidden states of n items, gathered by item id. Item 0 is padding and stands nowhere."""
 
-    vocabulary = 0
-    attributes = 1
-
     def __init__(self, hidden: Tensor, offsets: Tensor, recipe: StateRecipe) -> None:
         """States `hidden [T, H]`; item `i` owns the rows `offsets[i - 1]:offsets[i]`."""
         self.hidden = hidden
         self.offsets = offsets
         self.recipe = recipe
+
+    @property
+    def sizes(self) -> InputSizes:
+        """The width of a hidden state."""
+        return InputSizes(width=self.hidden.shape[1])
 
     @property
     def item_count(self) -> int:

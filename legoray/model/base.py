@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from legoray.config import Strict
-from legoray.data.recipes import ItemInput, Recipe
+from legoray.data.recipes import NOTHING, InputSizes, ItemInput, Recipe, Tokens
 
 UserKind = Literal["vector", "interests", "sequence"]
 
@@ -19,15 +20,49 @@ class PartConfig(Strict):
     """Base of every part's own settings."""
 
 
+class FieldsConfig(PartConfig):
+    """Base of the settings of predictors that read categorical fields."""
+
+    fields: list[str] = Field(
+        default_factory=list,
+        description="such as item.category, user.gender, time.hour; none where it is not given",
+    )
+
+
 @dataclass(frozen=True)
 class Shape:
     """The sizes that a part is built for."""
 
     hidden_size: int  # D
     item_count: int  # rows of an item table, the padding row 0 included
-    vocabulary: int = 0  # tokens the content operator may meet, padding 0 included
-    attributes: int = 1  # attributes the content operator reads
     max_history: int = 50
+    input: InputSizes = NOTHING  # of what the content operator reads
+    history_input: InputSizes = NOTHING  # of what the behavior operator reads of items itself
+    user_count: int = 1  # rows of a user table, row 0 for users who are not known included
+    fields: tuple[int, ...] = ()  # values of each categorical field that the predictor reads
+
+
+@dataclass(frozen=True)
+class History:
+    """The histories of B users.
+
+    `vectors [B, H, D]` and `mask [B, H]` (bool, True where there is an item; items need not be
+    contiguous). Operators that declare it find more: with `reads_users`, `users [B]` (0: not
+    known); with a recipe of their own, `inputs`, what that recipe reads of some items, and `items
+    [B, H]`, where item n of the history is row n - 1 of `inputs` (0: padding).
+    """
+
+    vectors: Tensor
+    mask: Tensor
+    users: Tensor | None = None
+    inputs: ItemInput | None = None
+    items: Tensor | None = None
+
+    def tokens(self) -> Tokens:
+        """The items' tokens, for an operator whose recipe asks for them."""
+        if not isinstance(self.inputs, Tokens):
+            raise ValueError("this operator reads tokens, and the history has none")
+        return self.inputs
 
 
 @dataclass(frozen=True)
@@ -35,12 +70,14 @@ class UserState:
     """What a behavior operator knows of B users: exactly one of the three kinds.
 
     `vector`: `values [B, D]`. `interests`: `values [B, M, D]`. `sequence`: `values [B, H, D]` with
-    `mask [B, H]` (True where there is an item).
+    `mask [B, H]` (True where there is an item). `penalty [B]` is what the operator adds to the loss
+    of each user's sample in training, if anything.
     """
 
     kind: UserKind
     values: Tensor
     mask: Tensor | None = None
+    penalty: Tensor | None = None
 
     def select(self, rows: Tensor) -> UserState:
         """The states of some rows, for scoring cached users."""
@@ -52,7 +89,7 @@ class UserState:
 class ContentOperator(nn.Module, ABC):
     """Item -> vector. `forward(inputs)` maps the input of N items to `[N, D]`.
 
-    `inputs` is what the operator's recipe asks for: ids `[N]`, `Tokens`, or `States`.
+    `inputs` is what the operator's recipe asks for (`legoray.data.recipes`).
     """
 
     Config: ClassVar[type[PartConfig]]
@@ -67,35 +104,60 @@ class ContentOperator(nn.Module, ABC):
     def forward(self, inputs: Any) -> Tensor:
         """`[N, D]` vectors of N items."""
 
+    def start_from(self, features: Any) -> None:
+        """Take initial weights from the data, before training; by default nothing is taken.
+
+        Args:
+            features: what the operator will read (`legoray.model.features.Features`).
+
+        Raises:
+            InputError: the weights that the settings ask for cannot be had.
+        """
+
 
 class BehaviorOperator(nn.Module, ABC):
     """History -> user state.
 
-    `forward(history, mask)` reads `history [B, H, D]` and `mask [B, H]` (bool, True where there is
-    an item; items need not be contiguous) and gives a `UserState` of the declared kind. What lies
-    under the mask never matters; a row whose mask is all False gives a finite state.
+    `forward(history)` gives a `UserState` of the declared kind. What lies under the history's mask
+    never matters; a row whose mask is all False gives a finite state.
+
+    An operator that `looks_at_candidates` is called with `candidates [B, K, D]` and gives each
+    candidate a user of its own: the state's values have one more dimension, `[B, K, ...]`.
     """
 
     Config: ClassVar[type[PartConfig]]
     produces: ClassVar[UserKind]
-    looks_at_candidates: ClassVar[bool] = False
+    looks_at_candidates: ClassVar[bool] = False  # then its users cannot be cached
+    reads_users: ClassVar[bool] = False  # who the user is, besides the history
     paper: ClassVar[str] = ""
 
+    @classmethod
+    def recipe(cls, config: Any, text: tuple[str, ...]) -> Recipe | None:
+        """What to read of the history's items besides their vectors; None where they suffice."""
+        return None
+
     @abstractmethod
-    def forward(self, history: Tensor, mask: Tensor) -> UserState:
+    def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """The state of B users."""
+
+    def start_from(self, features: Any) -> None:
+        """As a content operator's, with the features of the operator's own recipe."""
 
 
 class ClickPredictor(nn.Module, ABC):
-    """User x item -> score. `forward(user, candidates [B, K, D])` gives raw scores `[B, K]`."""
+    """User x item -> score. `forward(user, candidates, fields)` gives raw scores `[B, K]`.
+
+    Predictors whose settings have `fields` (`FieldsConfig`) read categorical fields beside the two
+    vectors, `fields [B, K, F]` with 0 for no value.
+    """
 
     Config: ClassVar[type[PartConfig]]
     accepts: ClassVar[frozenset[UserKind]]
     paper: ClassVar[str] = ""
 
     @abstractmethod
-    def forward(self, user: UserState, candidates: Tensor) -> Tensor:
-        """`[B, K]` scores; higher means a click is likelier."""
+    def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
+        """`[B, K]` scores of `candidates [B, K, D]`; higher means a click is likelier."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +168,12 @@ class Batch:
     history: Tensor  # [B, H] int64, 0 = padding
     candidates: Tensor  # [B, K] int64, 0 = no candidate
     labels: Tensor  # [B, K] float; in matching the click stands first
+    users: Tensor | None = None  # [B] int64, 0 = not known; of operators that read users
+    history_items: ItemInput | None = None  # of the N items, for the behavior operator's recipe
+    fields: Tensor | None = None  # [B, K, F] int64, 0 = no value
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(
-            self.items.to(device),
-            self.history.to(device),
-            self.candidates.to(device),
-            self.labels.to(device),
-        )
+        def move(value: Any) -> Any:
+            return None if value is None else value.to(device)
+
+        return Batch(**{field.name: move(getattr(self, field.name)) for field in fields(self)})

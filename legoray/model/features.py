@@ -11,7 +11,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from legoray.data.load import read_manifest
-from legoray.data.recipes import IdRecipe, ItemInput, Recipe, StateRecipe, TokenRecipe, Tokens
+from legoray.data.recipes import (
+    IdRecipe,
+    InputSizes,
+    ItemInput,
+    Recipe,
+    StateRecipe,
+    TokenRecipe,
+    Tokens,
+)
 from legoray.data.tokenization import load_tokenizer_file, vocabulary_size
 from legoray.data.tokens import (
     TokenTable,
@@ -31,12 +39,8 @@ class Features(Protocol):
     """The inputs of all items for one recipe. Item ids start at 1; tensors are on the CPU."""
 
     @property
-    def vocabulary(self) -> int:
-        """How many token ids there are, padding included; 0 where there are no tokens."""
-
-    @property
-    def attributes(self) -> int:
-        """How many attributes the tokens belong to."""
+    def sizes(self) -> InputSizes:
+        """The sizes that an operator of these features is built for."""
 
     @property
     def item_count(self) -> int:
@@ -55,8 +59,7 @@ class Features(Protocol):
 class IdFeatures:
     """Items known by their number alone."""
 
-    vocabulary = 0
-    attributes = 1
+    sizes = InputSizes()
 
     def __init__(self, item_count: int) -> None:
         self.item_count = item_count
@@ -79,8 +82,8 @@ class TokenFeatures:
     def __init__(self, tables: Sequence[TokenTable], tokenizer: Tokenizer, shift: int) -> None:
         self.tables = tuple(tables)
         self.tokenizer = tokenizer
-        self.vocabulary = vocabulary_size(tokenizer, shift)
-        self.attributes = len(self.tables)
+        self.shift = shift
+        self.sizes = InputSizes(vocabulary_size(tokenizer, shift), len(self.tables))
         self.item_count = len(self.tables[0].offsets) - 1
 
     def gather(self, items: Tensor) -> Tokens:

@@ -9,18 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from legoray.config import ModelConfig
-from legoray.data.recipes import Recipe
+from legoray.data.recipes import InputSizes
 from legoray.errors import InputError
 from legoray.model.base import (
     Batch,
     BehaviorOperator,
     ClickPredictor,
     ContentOperator,
+    History,
     Shape,
     UserState,
 )
 from legoray.model.compose import check
-from legoray.model.features import Features
+from legoray.model.inputs import Inputs, Recipes
 from legoray.model.registry import parse_part
 
 
@@ -39,24 +40,53 @@ class Recommender(nn.Module):
         """`[N, D]` vectors of N items; `inputs` is what the content operator's recipe asks for."""
         return self.content(inputs)
 
-    def encode_users(self, vectors: Tensor, mask: Tensor) -> UserState:
-        """The state of B users from `vectors [B, H, D]` and `mask [B, H]`."""
-        return self.behavior(vectors, mask)
+    def encode_users(self, history: History) -> UserState:
+        """The state of B users; where it depends on the candidates, the history as it is."""
+        if self.behavior.looks_at_candidates:
+            return UserState("sequence", history.vectors, history.mask)
+        return self.behavior(history)
 
-    def score(self, user: UserState, candidates: Tensor) -> Tensor:
-        """Raw scores `[B, K]` of candidate vectors `[B, K, D]`."""
-        return self.predictor(user, candidates)
+    def score(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
+        """Raw scores `[B, K]` of candidate vectors `[B, K, D]` with `fields [B, K, F]`."""
+        return self._scored(user, candidates, fields)[0]
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores `[B, K]` of a batch; each distinct item is encoded once.
 
         Where `batch.candidates` is 0 the score is that of a zero vector and means nothing.
         """
+        return self.scores_and_penalty(batch)[0]
+
+    def scores_and_penalty(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Scores `[B, K]` as `forward` gives them, and the behavior operator's penalty, if any.
+
+        The penalty has one value per sample, to be added to its loss.
+        """
         table = F.pad(self.encode_items(batch.items), (0, 0, 1, 0))  # row 0: padding
         # an embedding lookup, because its backward is faster than indexing's, and deterministic
-        history = F.embedding(batch.history, table)
-        user = self.encode_users(history, batch.history > 0)
-        return self.score(user, F.embedding(batch.candidates, table))
+        vectors = F.embedding(batch.history, table)
+        history = History(
+            vectors, batch.history > 0, batch.users, batch.history_items, batch.history
+        )
+        user = self.encode_users(history)
+        return self._scored(user, F.embedding(batch.candidates, table), batch.fields)
+
+    def _scored(
+        self, user: UserState, candidates: Tensor, fields: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if not self.behavior.looks_at_candidates:
+            return self.predictor(user, candidates, fields), user.penalty
+        assert user.mask is not None
+        own = self.behavior(History(user.values, user.mask), candidates)
+        # each candidate has a user of its own: as many users with one candidate each
+        single = UserState(
+            own.kind,
+            own.values.flatten(0, 1),
+            None if own.mask is None else own.mask.flatten(0, 1),
+        )
+        one = candidates.flatten(0, 1).unsqueeze(1)
+        folded = None if fields is None else fields.flatten(0, 1).unsqueeze(1)
+        return self.predictor(single, one, folded).view(candidates.shape[:2]), own.penalty
 
     def parameter_counts(self) -> tuple[int, int]:
         """How many parameters there are, and how many of them are trained."""
@@ -78,24 +108,32 @@ def build_recommender(config: ModelConfig, shape: Shape) -> Recommender:
     return Recommender(*(part(settings, shape) for part, settings in parts))
 
 
-def recipe_of(config: ModelConfig, text: tuple[str, ...]) -> Recipe:
-    """What a model reads of an item; `text` holds the data set's default text attributes.
+def recipes_of(config: ModelConfig, text: tuple[str, ...]) -> Recipes:
+    """What a model reads of the data; `text` holds the data set's default text attributes.
 
     Raises:
-        InputError: the content operator or its settings are not valid.
+        InputError: a part or its settings are not valid.
     """
-    part, settings = parse_part("content", config.content, "model.content")
-    return part.recipe(settings, text)
+    content, content_settings = parse_part("content", config.content, "model.content")
+    behavior, behavior_settings = parse_part("behavior", config.behavior, "model.behavior")
+    _, predictor_settings = parse_part("predictor", config.predictor, "model.predictor")
+    return Recipes(
+        items=content.recipe(content_settings, text),
+        history=behavior.recipe(behavior_settings, text),
+        fields=tuple(getattr(predictor_settings, "fields", ())),
+    )
 
 
-def shape_of(config: ModelConfig, features: Features, max_history: int) -> Shape:
-    """The sizes that a model of these features is built for."""
+def shape_of(config: ModelConfig, inputs: Inputs, max_history: int) -> Shape:
+    """The sizes that a model of these inputs is built for."""
     return Shape(
         hidden_size=config.hidden_size,
-        item_count=features.item_count,
-        vocabulary=features.vocabulary,
-        attributes=features.attributes,
+        item_count=inputs.items.item_count,
         max_history=max_history,
+        input=inputs.items.sizes,
+        history_input=inputs.history.sizes if inputs.history else InputSizes(),
+        user_count=inputs.user_count,
+        fields=inputs.fields.sizes if inputs.fields else (),
     )
 
 
@@ -104,3 +142,21 @@ def seeded(config: ModelConfig, shape: Shape, seed: int) -> Recommender:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_recommender(config, shape)
+
+
+def new_model(
+    config: ModelConfig, inputs: Inputs, *, max_history: int, seed: int
+) -> tuple[Recommender, Shape]:
+    """A model ready to be trained on these inputs, with weights that the seed and they decide.
+
+    Raises:
+        InputError: the composition is not valid, or initial weights cannot be had.
+    """
+    shape = shape_of(config, inputs, max_history)
+    model = seeded(config, shape, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.content.start_from(inputs.items)
+        if inputs.history is not None:
+            model.behavior.start_from(inputs.history)
+    return model, shape

@@ -18,10 +18,22 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 CONTENT: dict[str, str] = {
     "id": "legoray.model.content.id:IdOperator",
+    "vector": "legoray.model.content.vector:VectorOperator",
     "pooling": "legoray.model.content.pooling:PoolingOperator",
+    "weighted-pooling": "legoray.model.content.weighted_pooling:WeightedPoolingOperator",
     "cnn": "legoray.model.content.cnn:CnnOperator",
+    "cnn-concat": "legoray.model.content.cnn_concat:CnnConcatOperator",
+    "multi-kernel-cnn": "legoray.model.content.multi_kernel_cnn:MultiKernelCnnOperator",
     "attention": "legoray.model.content.attention:AttentionOperator",
+    "additive": "legoray.model.content.additive:AdditiveOperator",
+    "views": "legoray.model.content.views:ViewsOperator",
+    "gru": "legoray.model.content.gru:GruOperator",
+    "transformer": "legoray.model.content.transformer:TransformerOperator",
+    "fastformer": "legoray.model.content.fastformer:FastformerOperator",
     "llm": "legoray.model.content.llm:LlmOperator",
+    "iisan": "legoray.model.content.iisan:IisanOperator",
+    "semantic-id": "legoray.model.content.semantic_id:SemanticIdOperator",
+    "hybrid": "legoray.model.content.hybrid:HybridOperator",
 }
 BEHAVIOR: dict[str, str] = {
     "none": "legoray.model.behavior.none:NoneOperator",
@@ -29,12 +41,35 @@ BEHAVIOR: dict[str, str] = {
     "additive": "legoray.model.behavior.additive:AdditiveOperator",
     "attention": "legoray.model.behavior.attention:AttentionOperator",
     "gru": "legoray.model.behavior.gru:GruOperator",
+    "lstur": "legoray.model.behavior.lstur:LsturOperator",
+    "transformer": "legoray.model.behavior.transformer:TransformerOperator",
+    "causal-transformer": "legoray.model.behavior.causal_transformer:CausalTransformerOperator",
+    "fastformer": "legoray.model.behavior.fastformer:FastformerOperator",
+    "poly-attention": "legoray.model.behavior.poly_attention:PolyAttentionOperator",
+    "candidate-attention": "legoray.model.behavior.candidate_attention:CandidateAttentionOperator",
+    "cnn": "legoray.model.behavior.cnn:CnnOperator",
+    "personalised": "legoray.model.behavior.personalised:PersonalisedOperator",
+    "flatten-transformer": "legoray.model.behavior.flatten_transformer:FlattenTransformerOperator",
+    "flatten-fastformer": "legoray.model.behavior.flatten_fastformer:FlattenFastformerOperator",
 }
 PREDICTOR: dict[str, str] = {
     "dot": "legoray.model.predictor.dot:DotPredictor",
+    "cosine": "legoray.model.predictor.cosine:CosinePredictor",
+    "bilinear": "legoray.model.predictor.bilinear:BilinearPredictor",
     "dnn": "legoray.model.predictor.dnn:DnnPredictor",
+    "wide-deep": "legoray.model.predictor.wide_deep:WideDeepPredictor",
+    "fm": "legoray.model.predictor.fm:FmPredictor",
+    "deepfm": "legoray.model.predictor.deepfm:DeepFmPredictor",
+    "pnn": "legoray.model.predictor.pnn:PnnPredictor",
     "dcn": "legoray.model.predictor.dcn:DcnPredictor",
+    "dcnv2": "legoray.model.predictor.dcnv2:DcnV2Predictor",
+    "xdeepfm": "legoray.model.predictor.xdeepfm:XDeepFmPredictor",
+    "autoint": "legoray.model.predictor.autoint:AutoIntPredictor",
     "din": "legoray.model.predictor.din:DinPredictor",
+    "masknet": "legoray.model.predictor.masknet:MaskNetPredictor",
+    "gdcn": "legoray.model.predictor.gdcn:GdcnPredictor",
+    "finalmlp": "legoray.model.predictor.finalmlp:FinalMlpPredictor",
+    "miner": "legoray.model.predictor.miner:MinerPredictor",
 }
 
 TABLES: dict[str, dict[str, str]] = {

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from legoray.data.recipes import States, Tokens
+from legoray.data.recipes import Joined, States, Tokens
 from legoray.data.schema import SCHEMA_VERSION, Manifest, items_schema
-from legoray.model.base import Batch, Shape, UserState
+from legoray.model.base import Batch, History, Shape, UserState
 from legoray.records import write_json
 
 HIDDEN = 8
@@ -33,6 +33,7 @@ ITEMS = [
     {"title": "Goal!", "abstract": "Again and again and again the striker scores a late goal."},
 ]
 N = len(ITEMS)
+USERS = torch.tensor([2, 1, 4, 0])  # the last one is not known
 
 CONTENT: dict[str, list[dict[str, Any]]] = {
     "id": [{}, {"embedding_size": 6, "dropout": 0.2}],
@@ -58,8 +59,15 @@ BEHAVIOR: dict[str, list[dict[str, Any]]] = {
 }
 PREDICTOR: dict[str, list[dict[str, Any]]] = {
     "dot": [{}],
-    "dnn": [{"units": [16]}, {"units": [12, 8], "activation": "prelu"}],
-    "dcn": [{"units": [12], "cross_layers": 2}],
+    "dnn": [
+        {"units": [16]},
+        {"units": [8], "fields": ["item.category", "time.hour"]},
+        {"units": [12, 8], "activation": "prelu"},
+    ],
+    "dcn": [
+        {"units": [12], "cross_layers": 2},
+        {"units": [12], "cross_layers": 2, "fields": ["item.category"]},
+    ],
     "din": [{"units": [12], "attention_units": [12, 6]}, {"softmax": True, "units": [12]}],
 }
 
@@ -96,8 +104,10 @@ def first_case(kind: str, name: str) -> Case:
     return Case(kind, name, table[name][0])
 
 
-def small_shape(**sizes: int) -> Shape:
-    return Shape(**{"hidden_size": HIDDEN, "item_count": N + 1, "max_history": 10, **sizes})
+def small_shape(**sizes: Any) -> Shape:
+    return Shape(
+        **{"hidden_size": HIDDEN, "item_count": N + 1, "max_history": 10, "user_count": 5, **sizes}
+    )
 
 
 def perturb(module: nn.Module) -> nn.Module:
@@ -115,6 +125,8 @@ def rows_of(inputs: Any, rows: torch.Tensor) -> Any:
         return Tokens(inputs.ids[rows], inputs.mask[rows], inputs.attribute[rows])
     if isinstance(inputs, States):
         return States(inputs.hidden[rows], inputs.mask[rows])
+    if isinstance(inputs, Joined):
+        return Joined(tuple(rows_of(part, rows) for part in inputs.parts))
     return inputs[rows]
 
 
@@ -131,6 +143,8 @@ def with_garbage(inputs: Any, extra: int, vocabulary: int) -> Any:
         hidden = nn.functional.pad(inputs.hidden, (0, 0, 0, extra))
         noise = torch.randn(hidden.shape).to(hidden.dtype) * 50
         return States(torch.where(mask[..., None], hidden, noise), mask)
+    if isinstance(inputs, Joined):
+        return Joined(tuple(with_garbage(part, extra, vocabulary) for part in inputs.parts))
     return inputs
 
 
@@ -144,6 +158,17 @@ def assert_gradients(module: nn.Module, loss: torch.Tensor) -> None:
             assert parameter.grad.abs().sum() > 0, f"{name} got a zero gradient"
         else:
             assert parameter.grad is None, f"{name} is frozen and got a gradient"
+
+
+def past(vectors: torch.Tensor, mask: torch.Tensor, inputs: Any = None) -> History:
+    """A history that offers everything; `inputs` is what an operator reads of all N items.
+
+    The same position of the same row is the same item, whatever the width; under the mask stands
+    any item.
+    """
+    rows, width = mask.shape
+    items = torch.arange(width) + 2 * torch.arange(rows)[:, None]
+    return History(vectors, mask, USERS[:rows], inputs, items % N + 1)
 
 
 def histories() -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,8 +18,10 @@ def operator(request, tiny, features_of):
     """An operator in evaluation mode, its features, and how to make another like it."""
     part, config = parse_part("content", request.param.config(tiny))
     features = features_of(part.recipe(config, TEXT))
-    shape = Shape(HIDDEN, features.item_count, features.vocabulary, features.attributes)
-    return perturb(part(config, shape)).eval(), features, lambda: part(config, shape)
+    shape = Shape(HIDDEN, features.item_count, input=features.sizes)
+    own = part(config, shape)
+    own.start_from(features)
+    return perturb(own).eval(), features, lambda: part(config, shape)
 
 
 def test_every_registered_operator_has_a_case():
@@ -37,7 +39,7 @@ def test_it_gives_one_finite_vector_per_item_even_without_text(operator):
 def test_padding_and_what_lies_under_it_change_nothing(operator):
     content, features, _ = operator
     inputs = features.gather(ALL)
-    noisy = with_garbage(inputs, 3, features.vocabulary or 2)
+    noisy = with_garbage(inputs, 3, features.sizes.vocabulary or 2)
     torch.testing.assert_close(content(noisy), content(inputs), atol=2e-5, rtol=1e-5)
 
 

@@ -25,7 +25,7 @@ def features(features_of):
 def make(features, name, **settings):
     part, config = parse_part("content", {"name": name, "min_count": 1, "length": 8, **settings})
     assert part.recipe(config, ("title", "abstract")) == RECIPE
-    shape = Shape(HIDDEN, features.item_count, features.vocabulary, features.attributes)
+    shape = Shape(HIDDEN, features.item_count, input=features.sizes)
     return perturb(part(config, shape)).eval()
 
 
@@ -128,7 +128,7 @@ def test_id():
 @pytest.mark.parametrize("name", ["pooling", "cnn", "attention"])
 def test_first_vectors_differ_between_items_yet_are_not_large(features, name):
     part, config = parse_part("content", {"name": name, "min_count": 1, "length": 8})
-    content = part(config, Shape(64, N + 1, features.vocabulary, 2)).eval()
+    content = part(config, Shape(64, N + 1, input=features.sizes)).eval()
     vectors = content(features.gather(torch.tensor([1, 2, 5, 8, 9]))).detach()
     assert 0.02 < float(vectors.std(dim=0).mean()) < 1
     assert float(vectors.abs().max()) < 3

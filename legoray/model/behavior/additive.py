@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from legoray.config import Positive, Share
-from legoray.model.base import BehaviorOperator, PartConfig, Shape, UserKind, UserState
+from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
 from legoray.model.layers import AdditiveAttention
 
 
@@ -30,9 +30,9 @@ class AdditiveOperator(BehaviorOperator):
         self.dropout = nn.Dropout(config.dropout)
         self.pool = AdditiveAttention(shape.hidden_size, config.attention_size)
 
-    def forward(self, history: Tensor, mask: Tensor) -> UserState:
+    def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """`u = sum_i a_i h_i`, `a = softmax(q^T tanh(W h_i + b))` (NAML, section 3.2).
 
         `[B, H, D]` to `[B, D]`; zeros without a history.
         """
-        return UserState("vector", self.pool(self.dropout(history), mask))
+        return UserState("vector", self.pool(self.dropout(history.vectors), history.mask))

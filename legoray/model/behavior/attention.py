@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from legoray.config import Positive, Share
 from legoray.model.base import (
     BehaviorOperator,
+    History,
     PartConfig,
     Shape,
     UserKind,
@@ -44,10 +45,10 @@ class AttentionOperator(BehaviorOperator):
         """The heads share the hidden size equally."""
         return heads_problems(config.heads, hidden_size)
 
-    def forward(self, history: Tensor, mask: Tensor) -> UserState:
+    def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """Self-attention among the history's items, then additive attention (NRMS, eqs. 5-8).
 
         `[B, H, D]` to `[B, D]`; zeros without a history.
         """
-        mixed = self.dropout(self.mix(history, mask))
-        return UserState("vector", self.pool(mixed, mask))
+        mixed = self.dropout(self.mix(history.vectors, history.mask))
+        return UserState("vector", self.pool(mixed, history.mask))

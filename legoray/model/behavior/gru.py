@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from legoray.config import Share
-from legoray.model.base import BehaviorOperator, PartConfig, Shape, UserKind, UserState
+from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
 from legoray.model.layers import zero_masked
 
 
@@ -30,12 +30,13 @@ class GruOperator(BehaviorOperator):
         self.dropout = nn.Dropout(config.dropout)
         self.gru = nn.GRU(shape.hidden_size, shape.hidden_size, batch_first=True)
 
-    def forward(self, history: Tensor, mask: Tensor) -> UserState:
+    def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """`u = h_n`, `h_t = GRU(x_t, h_{t-1})`, n the history's true length (LSTUR, eq. 7).
 
         `[B, H, D]` to `[B, D]`; zeros without a history.
         """
-        items, length = compact(zero_masked(self.dropout(history), mask), mask)
+        vectors = zero_masked(self.dropout(history.vectors), history.mask)
+        items, length = compact(vectors, history.mask)
         # a recurrent network does not look ahead: what follows the last item cannot matter
         states, _ = self.gru(items)
         last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[-1])

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from legoray.model.base import BehaviorOperator, PartConfig, Shape, UserKind, UserState
+from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
 from legoray.model.layers import zero_masked
 
 
@@ -23,6 +23,6 @@ class NoneOperator(BehaviorOperator):
     def __init__(self, config: NoneConfig, shape: Shape) -> None:
         super().__init__()
 
-    def forward(self, history: Tensor, mask: Tensor) -> UserState:
-        """`history [B, H, D]` as it is, zeros under the mask."""
-        return UserState("sequence", zero_masked(history, mask), mask)
+    def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
+        """The vectors `[B, H, D]` as they are, zeros under the mask."""
+        return UserState("sequence", zero_masked(history.vectors, history.mask), history.mask)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from legoray.model.base import BehaviorOperator, PartConfig, Shape, UserKind, UserState
+from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
 from legoray.model.layers import masked_max, masked_mean
 
 
@@ -27,7 +27,7 @@ class PoolingOperator(BehaviorOperator):
         super().__init__()
         self.pool = config.pool
 
-    def forward(self, history: Tensor, mask: Tensor) -> UserState:
+    def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """`u = mean_i h_i` or `max_i h_i`: `[B, H, D]` to `[B, D]`; zeros without a history."""
         pool = masked_mean if self.pool == "mean" else masked_max
-        return UserState("vector", pool(history, mask))
+        return UserState("vector", pool(history.vectors, history.mask))

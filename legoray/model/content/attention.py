@@ -29,7 +29,7 @@ class AttentionOperator(ContentOperator):
     def __init__(self, config: AttentionConfig, shape: Shape) -> None:
         super().__init__()
         size = shape.hidden_size
-        self.embed = TokenEmbedding(shape.vocabulary, config.embedding_size, config.dropout)
+        self.embed = TokenEmbedding(shape.input.vocabulary, config.embedding_size, config.dropout)
         self.mix = SelfAttention(size=config.embedding_size, output_size=size, heads=config.heads)
         self.dropout = nn.Dropout(config.dropout)
         self.pool = AdditiveAttention(size, config.attention_size)

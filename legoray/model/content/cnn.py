@@ -32,7 +32,7 @@ class CnnOperator(ContentOperator):
         super().__init__()
         filters = config.filters or shape.hidden_size
         same = filters == shape.hidden_size
-        self.embed = TokenEmbedding(shape.vocabulary, config.embedding_size, config.dropout)
+        self.embed = TokenEmbedding(shape.input.vocabulary, config.embedding_size, config.dropout)
         width = config.kernel_size
         self.convolve = nn.Conv1d(config.embedding_size, filters, width, padding=width // 2)
         nn.init.xavier_uniform_(self.convolve.weight)

@@ -29,12 +29,12 @@ class PoolingOperator(ContentOperator):
 
     def __init__(self, config: PoolingConfig, shape: Shape) -> None:
         super().__init__()
-        self.attributes = shape.attributes
+        self.attributes = shape.input.attributes
         self.pool = config.pool
         self.combine = config.combine
-        self.table = embedding(shape.vocabulary, config.embedding_size, WORD_SCALE)
+        self.table = embedding(shape.input.vocabulary, config.embedding_size, WORD_SCALE)
         self.dropout = nn.Dropout(config.dropout)
-        joined = shape.attributes if config.combine == "concat" else 1
+        joined = shape.input.attributes if config.combine == "concat" else 1
         self.project = dense(config.embedding_size * joined, shape.hidden_size)
 
     @classmethod

@@ -10,12 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from legoray.config import Positive, Share
-from legoray.model.base import ClickPredictor, PartConfig, Shape, UserKind, UserState
+from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
 from legoray.model.layers import MLP, Activation, dense
-from legoray.model.predictor.dnn import pair
+from legoray.model.predictor.fields import FieldStack
 
 
-class DcnConfig(PartConfig):
+class DcnConfig(FieldsConfig):
     """Settings of `dcn`."""
 
     cross_layers: Positive = 3
@@ -25,7 +25,7 @@ class DcnConfig(PartConfig):
 
 
 class DcnPredictor(ClickPredictor):
-    """A cross network and an MLP on `[u; c]`, joined by one linear layer."""
+    """A cross network and an MLP on `[u; c; fields]`, joined by one linear layer."""
 
     Config: ClassVar[type[PartConfig]] = DcnConfig
     accepts: ClassVar[frozenset[UserKind]] = frozenset({"vector"})
@@ -33,7 +33,8 @@ class DcnPredictor(ClickPredictor):
 
     def __init__(self, config: DcnConfig, shape: Shape) -> None:
         super().__init__()
-        size = 2 * shape.hidden_size
+        self.stack = FieldStack(shape)
+        size = self.stack.count * shape.hidden_size
         scale = 1 / math.sqrt(size)
         self.weights = nn.Parameter(torch.randn(config.cross_layers, size) * scale)
         self.biases = nn.Parameter(torch.zeros(config.cross_layers, size))
@@ -42,16 +43,16 @@ class DcnPredictor(ClickPredictor):
         )
         self.output = dense(size + self.deep.output_size, 1)
 
-    def forward(self, user: UserState, candidates: Tensor) -> Tensor:
+    def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
         """`x_{l+1} = x_0 (x_l^T w_l) + b_l + x_l`, `s = W [x_L; MLP(x_0)] + b` (DCN, eqs. 3, 6).
 
-        `x_0 = [u; c]`: `u [B, D]`, `c [B, K, D]` to `[B, K]`.
+        `x_0 = [u; c; fields]`: `u [B, D]`, `c [B, K, D]` to `[B, K]`.
         """
-        first = pair(user.values, candidates)
+        first = self.stack(user, candidates, fields).flatten(2)
         return self.output(torch.cat([self.cross(first), self.deep(first)], dim=-1)).squeeze(-1)
 
     def cross(self, first: Tensor) -> Tensor:
-        """The cross network: `x_0 [..., 2 D]` to `x_L [..., 2 D]`."""
+        """The cross network: `x_0 [..., N]` to `x_L [..., N]`, N its width."""
         crossed = first
         for weight, bias in zip(self.weights, self.biases, strict=True):
             crossed = first * (crossed @ weight).unsqueeze(-1) + bias + crossed

@@ -59,7 +59,7 @@ class DinPredictor(ClickPredictor):
             dropout=config.dropout,
         )
 
-    def forward(self, user: UserState, candidates: Tensor) -> Tensor:
+    def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
         """`a_i = MLP([h_i; c; h_i - c; h_i * c])`, `u = sum_i a_i h_i`, `s = MLP([u; c; u * c])`.
 
         DIN, eq. 3: `h [B, H, D]`, `c [B, K, D]` to `[B, K]`. Nothing under the mask is weighted,

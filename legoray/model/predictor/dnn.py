@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from legoray.config import Positive, Share
-from legoray.model.base import ClickPredictor, PartConfig, Shape, UserKind, UserState
+from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
 from legoray.model.layers import MLP, Activation
+from legoray.model.predictor.fields import FieldStack
 
 
-class DnnConfig(PartConfig):
+class DnnConfig(FieldsConfig):
     """Settings of `dnn`."""
 
     units: list[Positive] = Field(default_factory=lambda: [128, 64], min_length=1)
@@ -22,7 +22,7 @@ class DnnConfig(PartConfig):
 
 
 class DnnPredictor(ClickPredictor):
-    """An MLP on the user vector and the item vector side by side."""
+    """An MLP on the user vector, the item vector and the fields side by side."""
 
     Config: ClassVar[type[PartConfig]] = DnnConfig
     accepts: ClassVar[frozenset[UserKind]] = frozenset({"vector"})
@@ -30,19 +30,15 @@ class DnnPredictor(ClickPredictor):
 
     def __init__(self, config: DnnConfig, shape: Shape) -> None:
         super().__init__()
+        self.stack = FieldStack(shape)
         self.mlp = MLP(
-            size=2 * shape.hidden_size,
+            size=self.stack.count * shape.hidden_size,
             units=config.units,
             output_size=1,
             activation=config.activation,
             dropout=config.dropout,
         )
 
-    def forward(self, user: UserState, candidates: Tensor) -> Tensor:
-        """`s = MLP([u; c])`: `u [B, D]`, `c [B, K, D]` to `[B, K]`."""
-        return self.mlp(pair(user.values, candidates)).squeeze(-1)
-
-
-def pair(user: Tensor, candidates: Tensor) -> Tensor:
-    """`u [B, D]` beside each of `c [B, K, D]`: `[B, K, 2 D]`."""
-    return torch.cat([user.unsqueeze(1).expand_as(candidates), candidates], dim=-1)
+    def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
+        """`s = MLP([u; c; fields])`: `u [B, D]`, `c [B, K, D]` to `[B, K]`."""
+        return self.mlp(self.stack(user, candidates, fields).flatten(2)).squeeze(-1)

@@ -23,6 +23,6 @@ class DotPredictor(ClickPredictor):
     def __init__(self, config: DotConfig, shape: Shape) -> None:
         super().__init__()
 
-    def forward(self, user: UserState, candidates: Tensor) -> Tensor:
+    def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
         """`s = u^T c` (NRMS, eq. 9): `u [B, D]`, `c [B, K, D]` to `[B, K]`."""
         return (candidates @ user.values.unsqueeze(-1)).squeeze(-1)
