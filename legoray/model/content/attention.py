@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
-from legoray.model.content.text import TextConfig, by_length, token_recipe
-from legoray.model.layers import AdditiveAttention, SelfAttention, TokenEmbedding, heads_problems
+from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
+from legoray.model.layers import AdditiveAttention, SelfAttention, heads_problems
 
 
 class AttentionConfig(TextConfig):
@@ -29,7 +29,7 @@ class AttentionOperator(ContentOperator):
     def __init__(self, config: AttentionConfig, shape: Shape) -> None:
         super().__init__()
         size = shape.hidden_size
-        self.embed = TokenEmbedding(shape.input.vocabulary, config.embedding_size, config.dropout)
+        self.embed = word_embedding(config, shape)
         self.mix = SelfAttention(size=config.embedding_size, output_size=size, heads=config.heads)
         self.dropout = nn.Dropout(config.dropout)
         self.pool = AdditiveAttention(size, config.attention_size)

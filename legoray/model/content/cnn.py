@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
-from legoray.model.content.text import TextConfig, by_length, token_recipe
-from legoray.model.layers import AdditiveAttention, TokenEmbedding, dense
+from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
+from legoray.model.layers import AdditiveAttention, dense
 
 
 class CnnConfig(TextConfig):
@@ -32,7 +32,7 @@ class CnnOperator(ContentOperator):
         super().__init__()
         filters = config.filters or shape.hidden_size
         same = filters == shape.hidden_size
-        self.embed = TokenEmbedding(shape.input.vocabulary, config.embedding_size, config.dropout)
+        self.embed = word_embedding(config, shape)
         width = config.kernel_size
         self.convolve = nn.Conv1d(config.embedding_size, filters, width, padding=width // 2)
         nn.init.xavier_uniform_(self.convolve.weight)

@@ -11,7 +11,8 @@ from torch import Tensor
 from legoray.config import Positive, Share
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.errors import InputError, Problem
-from legoray.model.base import PartConfig
+from legoray.model.base import PartConfig, Shape
+from legoray.model.layers import TokenEmbedding
 
 _BUCKETS = 4  # groups of items of about the same length
 _BUCKETS_FROM = 256  # for fewer items, sorting costs more than their padding
@@ -49,6 +50,11 @@ def token_recipe(config: TextConfig, text: tuple[str, ...]) -> TokenRecipe:
         )
     min_count = config.min_count if config.tokenizer == "words" else 1
     return TokenRecipe(config.tokenizer, attributes, config.length, min_count)
+
+
+def word_embedding(config: TextConfig, shape: Shape) -> TokenEmbedding:
+    """The table that turns an operator's tokens into vectors."""
+    return TokenEmbedding(shape.input.vocabulary, config.embedding_size, config.dropout)
 
 
 def by_length(encode: Callable[[Tokens], Tensor], inputs: Tokens) -> Tensor:
