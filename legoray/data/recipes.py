@@ -6,6 +6,7 @@ states. `legoray.model.features.open_features` turns a recipe and prepared table
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -132,6 +133,15 @@ class InputSizes:
 
 
 NOTHING = InputSizes()
+
+
+def leaves(recipe: Recipe) -> Iterator[Recipe]:
+    """The recipes that one is made of; itself where it is made of none."""
+    if isinstance(recipe, JoinedRecipe):
+        for part in recipe.parts:
+            yield from leaves(part)
+    else:
+        yield recipe
 
 
 @dataclass(frozen=True)

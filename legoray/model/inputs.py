@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from legoray.data.corpus import Corpus, Split
-from legoray.data.fields import FieldTables
+from legoray.data.fields import FieldTables, open_fields, saved_fields
 from legoray.data.recipes import ItemInput, Recipe
-from legoray.model.features import Features
+from legoray.model.features import Features, features_of_texts
+
+HISTORY = "history"  # folder of what the behavior operator needs
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,57 @@ class Inputs:
         """Write beside a model what reading new texts needs."""
         self.items.save_assets(folder)
         if self.history is not None:
-            below = folder / "history"
+            below = folder / HISTORY
             below.mkdir()
             self.history.save_assets(below)
         if self.fields is not None:
             self.fields.save(folder)
+
+
+def open_inputs(
+    recipes: Recipes,
+    tables: Path,
+    corpus: Corpus,
+    opener: Callable[[Recipe], Features],
+) -> Inputs:
+    """What the recipes ask for of a prepared data set.
+
+    Args:
+        recipes: of a composition.
+        tables: folder of the prepared tables.
+        corpus: made from them.
+        opener: opens one recipe, perhaps from a cache.
+
+    Raises:
+        InputError: something that is asked for is not there.
+    """
+    return Inputs(
+        items=opener(recipes.items),
+        history=opener(recipes.history) if recipes.history else None,
+        fields=open_fields(recipes.fields, tables) if recipes.fields else None,
+        user_count=int(corpus.known_users.max(initial=0)) + 1,
+    )
+
+
+def inputs_of_texts(recipes: Recipes, folder: Path, rows: list[dict[str, str]]) -> Inputs:
+    """What the recipes ask for of new items, known by their attributes; `rows[i]` is item i + 1.
+
+    Args:
+        recipes: of a model.
+        folder: the model's, where `Inputs.save_assets` wrote.
+        rows: per item, attribute -> text.
+
+    Raises:
+        InputError: the model knows items by number alone, a row lacks an attribute, the folder is
+            damaged.
+    """
+    return Inputs(
+        items=features_of_texts(recipes.items, folder, rows),
+        history=features_of_texts(recipes.history, folder / HISTORY, rows)
+        if recipes.history
+        else None,
+        fields=saved_fields(folder) if recipes.fields else None,
+    )
 
 
 def user_numbers(corpus: Corpus, split: Split, impression: NDArray[np.int64]) -> Tensor:

@@ -16,22 +16,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from legoray.config import ModelConfig, build
-from legoray.data.recipes import IdRecipe, Recipe, StateRecipe, TokenRecipe
+from legoray.data.recipes import (
+    CategoryRecipe,
+    CodeRecipe,
+    IdRecipe,
+    JoinedRecipe,
+    LayersRecipe,
+    Recipe,
+    StateRecipe,
+    TokenRecipe,
+    VectorRecipe,
+)
 from legoray.errors import DamagedError, InputError, Problem
 from legoray.model.base import Shape
-from legoray.model.features import Features
+from legoray.model.inputs import Inputs, Recipes
 from legoray.model.recommender import Recommender, build_recommender
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PARTS = ("content", "behavior", "predictor")
 
-_RECIPES: dict[str, type] = {"id": IdRecipe, "tokens": TokenRecipe, "states": StateRecipe}
+_RECIPES: dict[str, type] = {
+    "id": IdRecipe,
+    "tokens": TokenRecipe,
+    "states": StateRecipe,
+    "vectors": VectorRecipe,
+    "codes": CodeRecipe,
+    "layers": LayersRecipe,
+    "categories": CategoryRecipe,
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +60,7 @@ class LoadedModel:
     recommender: Recommender
     config: ModelConfig
     shape: Shape
-    recipe: Recipe
+    recipes: Recipes
     extra: dict[str, Any]
 
 
@@ -51,8 +70,8 @@ def save_model(
     *,
     config: ModelConfig,
     shape: Shape,
-    recipe: Recipe,
-    features: Features,
+    recipes: Recipes,
+    inputs: Inputs,
     extra: dict[str, Any],
 ) -> None:
     """Write a model's folder, in place of an older one if there is one.
@@ -64,8 +83,8 @@ def save_model(
         recommender: whose weights.
         config: what it was built from, and so were `shape` and `recipe`.
         shape: see there.
-        recipe: see there.
-        features: asked to write what is needed to read new text.
+        recipes: see there.
+        inputs: asked to write what is needed to read new text.
         extra: plain data to keep with it (metrics, protocol, titles).
 
     Raises:
@@ -78,12 +97,12 @@ def save_model(
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
         temporary.chmod(0o755)
         save_file(model_state(recommender), temporary / WEIGHTS)
-        features.save_assets(temporary)
+        inputs.save_assets(temporary)
         content = {
             "format": FORMAT,
             "model": config.model_dump(),
             "shape": asdict(shape),
-            "recipe": _recipe_to_json(recipe),
+            "recipes": recipes_to_json(recipes),
             "sha256": _sha256(temporary / WEIGHTS),
             "extra": extra,
         }
@@ -107,8 +126,8 @@ def load_model(folder: Path) -> LoadedModel:
     content = _read_config(folder)
     try:
         config = build(ModelConfig, content["model"])
-        shape = Shape(**content["shape"])
-        recipe = _recipe_from_json(content["recipe"])
+        shape = TypeAdapter(Shape).validate_python(content["shape"])
+        recipes = recipes_from_json(content["recipes"])
         checksum, extra = content["sha256"], content["extra"]
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder / CONFIG, f"{type(error).__name__} {error}") from None
@@ -119,7 +138,7 @@ def load_model(folder: Path) -> LoadedModel:
         load_state(recommender, weights)
     except (RuntimeError, KeyError, ValueError) as error:
         raise _damaged(folder / WEIGHTS, str(error).replace("\n", " ")) from None
-    return LoadedModel(recommender.eval(), config, shape, recipe, extra)
+    return LoadedModel(recommender.eval(), config, shape, recipes, extra)
 
 
 def model_state(recommender: Recommender) -> dict[str, Tensor]:
@@ -154,14 +173,41 @@ def load_state(recommender: Recommender, state: dict[str, Tensor]) -> None:
         load(own)
 
 
+def recipes_to_json(recipes: Recipes) -> dict[str, Any]:
+    """What a composition reads, as plain data."""
+    return {
+        "items": _recipe_to_json(recipes.items),
+        "history": recipes.history and _recipe_to_json(recipes.history),
+        "fields": list(recipes.fields),
+    }
+
+
+def recipes_from_json(content: dict[str, Any]) -> Recipes:
+    """What `recipes_to_json` gave.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    return Recipes(
+        items=_recipe_from_json(content["items"]),
+        history=_recipe_from_json(content["history"]) if content["history"] else None,
+        fields=tuple(content["fields"]),
+    )
+
+
 def _recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+    if isinstance(recipe, JoinedRecipe):
+        return {"kind": "joined", "parts": [_recipe_to_json(part) for part in recipe.parts]}
     kind = next(name for name, cls in _RECIPES.items() if type(recipe) is cls)
     return {"kind": kind, **asdict(recipe)}
 
 
 def _recipe_from_json(content: dict[str, Any]) -> Recipe:
-    own = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k != "kind"}
-    return _RECIPES[content["kind"]](**own)
+    own = {key: value for key, value in content.items() if key != "kind"}
+    if content["kind"] == "joined":
+        return JoinedRecipe(tuple(_recipe_from_json(part) for part in own["parts"]))
+    recipe: Recipe = TypeAdapter(_RECIPES[content["kind"]]).validate_python(own)
+    return recipe
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

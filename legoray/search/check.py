@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from legoray.config import TrialConfig
 from legoray.data.corpus import Corpus
-from legoray.data.recipes import Recipe, StateRecipe
+from legoray.data.recipes import CodeRecipe, LayersRecipe, Recipe, StateRecipe, VectorRecipe
 from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.model.base import Batch
-from legoray.model.recommender import Recommender, recipe_of, seeded, shape_of
+from legoray.model.recommender import Recommender, new_model, recipes_of
 from legoray.search.space import Space
 from legoray.train.batches import Collator, draw_samples
-from legoray.train.cache import shared_features
+from legoray.train.cache import shared_features, shared_inputs
 from legoray.train.losses import loss_of, summed_loss
 
 SAMPLES = 8  # of a corner's batch: enough to meet lengths that differ
@@ -56,14 +57,22 @@ def check_space(
 
 
 def _prepare(recipes: Sequence[Recipe], tables: Path, home: Path, say: Say) -> list[Problem]:
-    """Compute the hidden states that the space may read, those of one model together."""
+    """Make what the space may read and takes long to make; states of one model together."""
+    problems: list[Problem] = []
     states = [recipe for recipe in recipes if isinstance(recipe, StateRecipe)]
-    if not states:
-        return []
-    from legoray.llm.store import ensure_states
+    if states:
+        from legoray.llm.store import ensure_states
 
+        problems += _problems(lambda: ensure_states(states, tables, home, say))
+    for recipe in recipes:
+        if isinstance(recipe, VectorRecipe | CodeRecipe | LayersRecipe):
+            problems += _problems(lambda one=recipe: shared_features(one, tables, home))  # type: ignore[misc]
+    return problems
+
+
+def _problems(attempt: Callable[[], Any]) -> list[Problem]:
     try:
-        ensure_states(states, tables, home, say)
+        attempt()
     except InputError as error:
         return error.problems
     return []
@@ -97,9 +106,10 @@ def run_corner(
         InputError: something that it reads is missing, or the train split is empty.
         InfeasibleError: its loss, its gradients or its scores are not finite.
     """
-    features = shared_features(recipe_of(config.model, text), tables, home)
-    shape = shape_of(config.model, features, config.train.max_history)
-    recommender = seeded(config.model, shape, config.seed)
+    inputs = shared_inputs(recipes_of(config.model, text), tables, home, corpus)
+    recommender, _ = new_model(
+        config.model, inputs, max_history=config.train.max_history, seed=config.seed
+    )
     train = corpus.splits["train"]
     samples = draw_samples(
         train,
@@ -112,7 +122,7 @@ def run_corner(
         message = "the train split has no impression with both a click and a non-click"
         raise InputError(Problem(f"data set {corpus.name}", message))
     chosen = np.arange(min(SAMPLES, config.train.batch_size, len(samples)))
-    collate = Collator(corpus, train, features, config.train.max_history)
+    collate = Collator(corpus, train, inputs, config.train.max_history)
     batch = collate(samples.impression[chosen], samples.rows[chosen])
     _train_and_score(recommender, batch, config)
 
@@ -122,8 +132,10 @@ def _train_and_score(recommender: Recommender, batch: Batch, config: TrialConfig
     recommender.train()
     with torch.random.fork_rng(devices=[]), _autocast(config):
         torch.manual_seed(config.seed)
-        scores = recommender(batch)
+        scores, penalty = recommender.scores_and_penalty(batch)
     loss = summed_loss(scores, batch.labels, loss_of(config.train))
+    if penalty is not None:
+        loss = loss + penalty.float().sum()
     loss.backward()
     recommender.eval()
     with torch.no_grad(), _autocast(config):

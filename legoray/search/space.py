@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from legoray.config import DatasetConfig, ModelConfig, SpaceConfig, TrainConfig, TrialConfig, build
-from legoray.data.recipes import Recipe, StateRecipe
+from legoray.data.recipes import Recipe, StateRecipe, leaves
 from legoray.errors import InputError, Problem
 from legoray.records import digest
 from legoray.search.fits import Fits, part_names
@@ -155,7 +155,11 @@ class Space:
         """What the space's content operators may read, as far as it can be listed beforehand."""
         from legoray.search.cover import content_settings
 
-        found = {recipe_of(settings, self.text) for settings in content_settings(self)}
+        found = {
+            leaf
+            for settings in content_settings(self)
+            for leaf in leaves(recipe_of(settings, self.text))
+        }
         return sorted(found, key=repr)
 
 
@@ -214,8 +218,8 @@ def recipe_of(content: Mapping[str, Any], text: tuple[str, ...]) -> Recipe:
 
 
 def reads_states(model: ModelConfig, text: tuple[str, ...]) -> bool:
-    """Whether the content operator is a language model."""
-    return isinstance(recipe_of(model.content, text), StateRecipe)
+    """Whether a language model is, or is a part of, the content operator."""
+    return any(isinstance(leaf, StateRecipe) for leaf in leaves(recipe_of(model.content, text)))
 
 
 def key_of(config: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from legoray.data.corpus import Corpus, Split
 from legoray.model.base import Batch
-from legoray.model.features import Features
+from legoray.model.inputs import Inputs, user_numbers
 
 Int = NDArray[np.int64]
 T = TypeVar("T")
@@ -121,9 +121,9 @@ class MicroBatch:
 class Collator:
     """Makes model input out of samples: gathers histories, candidates, and distinct items."""
 
-    def __init__(self, corpus: Corpus, split: Split, features: Features, max_history: int) -> None:
+    def __init__(self, corpus: Corpus, split: Split, inputs: Inputs, max_history: int) -> None:
         self._corpus, self._split = corpus, split
-        self._features, self._max_history = features, max_history
+        self._inputs, self._max_history = inputs, max_history
         self._number = Numbering(corpus.item_count)
 
     def __call__(self, impression: Int, rows: Int) -> Batch:
@@ -132,12 +132,17 @@ class Collator:
         history = self._corpus.histories(
             split.history[impression], split.history_end[impression], self._max_history
         )
-        items, (history, candidates) = self._number(history, split.item[rows].astype(np.int64))
+        asked = split.item[rows].astype(np.int64)
+        items, (history, candidates) = self._number(history, asked)
+        distinct = torch.from_numpy(items)
         return Batch(
-            items=self._features.gather(torch.from_numpy(items)),
+            items=self._inputs.items.gather(distinct),
             history=torch.from_numpy(history),
             candidates=torch.from_numpy(candidates),
             labels=torch.from_numpy(split.label[rows].astype(np.float32)),
+            users=user_numbers(self._corpus, split, impression),
+            history_items=self._inputs.of_history(distinct),
+            fields=self._inputs.of_fields(split, impression, asked),
         )
 
     def parts(self, samples: Samples, start: int, stop: int, count: int) -> list[MicroBatch]:

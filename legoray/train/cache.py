@@ -12,6 +12,7 @@ from legoray.data.corpus import Corpus
 from legoray.data.load import load_corpus, read_manifest
 from legoray.data.recipes import Recipe
 from legoray.model.features import Features, open_features
+from legoray.model.inputs import Inputs, Recipes, open_inputs
 
 
 class ProcessCache:
@@ -48,3 +49,8 @@ def shared_features(recipe: Recipe, tables: Path, home: Path) -> Features:
     fingerprint = read_manifest(tables).fingerprint
     key = (recipe, str(tables), str(home), fingerprint)
     return _FEATURES.get(key, lambda: open_features(recipe, tables, home))
+
+
+def shared_inputs(recipes: Recipes, tables: Path, home: Path, corpus: Corpus) -> Inputs:
+    """The inputs of a composition, each of them opened once per process and content."""
+    return open_inputs(recipes, tables, corpus, lambda one: shared_features(one, tables, home))

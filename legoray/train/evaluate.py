@@ -21,9 +21,11 @@ from torch.nn import functional as F
 
 from legoray.config import EvaluateConfig
 from legoray.data.corpus import Corpus, Split
+from legoray.data.recipes import ItemInput
 from legoray.errors import InfeasibleError, InputError, Problem
-from legoray.model.base import UserState
+from legoray.model.base import History, UserState
 from legoray.model.features import Features
+from legoray.model.inputs import Inputs, user_numbers
 from legoray.model.recommender import Recommender
 from legoray.train.memory import within_memory
 from legoray.train.metrics import POOLED, metrics_of, tie_blocks
@@ -61,7 +63,7 @@ class Worker:
 
 def evaluate(
     recommender: Recommender,
-    features: Features,
+    inputs: Inputs,
     split: str,
     corpus: Corpus,
     *,
@@ -73,7 +75,7 @@ def evaluate(
 
     Args:
         recommender: the model, on the worker's device; its mode (training or not) is kept.
-        features: inputs of the items.
+        inputs: what the model reads.
         split: name of a split of the corpus.
         corpus: histories and splits.
         config: metrics and grouping key.
@@ -90,7 +92,7 @@ def evaluate(
     """
     rows = split_of(corpus, split)
     scores = score_split(
-        recommender, features, rows, corpus, max_history=max_history, worker=worker or Worker()
+        recommender, inputs, rows, corpus, max_history=max_history, worker=worker or Worker()
     )
     return measure(scores, split, corpus, config), scores
 
@@ -154,7 +156,7 @@ def measure(scores: Float, split: str, corpus: Corpus, config: EvaluateConfig) -
 @torch.no_grad()
 def score_split(
     recommender: Recommender,
-    features: Features,
+    inputs: Inputs,
     split: Split,
     corpus: Corpus,
     *,
@@ -168,8 +170,8 @@ def score_split(
     training = recommender.training
     recommender.eval()
     try:
-        scorer = _Scorer(recommender, split, corpus, max_history, worker)
-        scorer.encode_items(features)
+        scorer = _Scorer(recommender, inputs, split, corpus, max_history, worker)
+        scorer.encode_items(inputs.items)
         scores = torch.zeros(split.rows, device=worker.device)
         cuts = np.linspace(0, split.rows, worker.world + 1)
         first, last = np.searchsorted(split.offsets, cuts)[worker.rank : worker.rank + 2]
@@ -207,16 +209,18 @@ class _Scorer:
     def __init__(
         self,
         recommender: Recommender,
+        inputs: Inputs,
         split: Split,
         corpus: Corpus,
         max_history: int,
         worker: Worker,
     ) -> None:
         self._model, self._split, self._corpus = recommender, split, corpus
-        self._max_history, self._worker = max_history, worker
+        self._inputs, self._max_history, self._worker = inputs, max_history, worker
         self._budgets = BUDGETS.get(worker.device.type, BUDGETS["cuda"])
         self._number = np.zeros(corpus.item_count, dtype=np.int64)
         self._vectors = torch.empty(0)
+        self._history_items: ItemInput | None = None
         behavior = recommender.behavior
         self._cacheable = behavior.produces != "sequence" and not behavior.looks_at_candidates
 
@@ -235,6 +239,8 @@ class _Scorer:
             self._worker.device,
         )
         self._worker.add_up(self._vectors)
+        own = self._inputs.of_history(torch.from_numpy(items))
+        self._history_items = own if own is None else own.to(self._worker.device)
 
     def _item_table(self, features: Features, items: Int, lengths: Int, budget: int) -> Tensor:
         """This worker's share of the vectors, and zeros for the others'."""
@@ -271,7 +277,15 @@ class _Scorer:
         )
         numbers = torch.from_numpy(self._number[history]).to(self._worker.device)
         with self._worker.autocast():
-            return self._model.encode_users(F.embedding(numbers, self._vectors), numbers > 0)
+            return self._model.encode_users(
+                History(
+                    vectors=F.embedding(numbers, self._vectors),
+                    mask=numbers > 0,
+                    users=user_numbers(self._corpus, self._split, impressions).to(numbers.device),
+                    inputs=self._history_items,
+                    items=numbers,
+                )
+            )
 
     def _user_cache(self, impressions: Int, budget: int) -> UserState:
         """The states of one impression's user each, encoded in blocks of like length."""
@@ -311,8 +325,10 @@ class _Scorer:
         start, count, owner = _pieces(offsets[impressions] - base, offsets[impressions + 1] - base)
         # Neighbours of one user share a block, so that its history is put together once.
         order = np.lexsort((user[owner], -count))
-        start, count, user = start[order], count[order], user[owner[order]]
-        items = self._number[self._split.item[base : base + total]]
+        start, count, owner = start[order], count[order], owner[order]
+        user = user[owner]
+        raw = self._split.item[base : base + total]
+        items = self._number[raw]
         width = self._width(cache)
         for block in blocks_of(count * width, budget, len(count)):
             column = np.arange(count[block][0])
@@ -321,8 +337,11 @@ class _Scorer:
             numbers = np.where(inside, items[np.minimum(rows, total - 1)], 0)
             candidates = F.embedding(self._on_device(numbers), self._vectors)
             state = self._state(cache, someone, user[block])
+            asked = np.where(inside, raw[np.minimum(rows, total - 1)], 0).astype(np.int64)
+            fields = self._inputs.of_fields(self._split, impressions[owner[block]], asked)
+            fields = fields if fields is None else fields.to(self._worker.device)
             with self._worker.autocast():
-                scores = self._model.score(state, candidates)
+                scores = self._model.score(state, candidates, fields)
             out[self._on_device(rows)] = scores.float()
         return out[:-1]
 

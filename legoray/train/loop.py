@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from legoray.data.load import read_manifest
-from legoray.data.recipes import Recipe
 from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.model.base import Shape
-from legoray.model.features import Features
+from legoray.model.inputs import Inputs, Recipes
 from legoray.model.io import load_model, load_state, model_state, save_model
-from legoray.model.recommender import Recommender, recipe_of, seeded, shape_of
-from legoray.train.cache import shared_features
+from legoray.model.recommender import Recommender, new_model, recipes_of
+from legoray.train.cache import shared_inputs
 from legoray.train.checkpoint import (
     Progress,
     config_digest,
@@ -82,19 +81,20 @@ class OpenModel:
     """A new model, what it reads, and what it was built from."""
 
     recommender: Recommender
-    features: Features
-    recipe: Recipe
+    inputs: Inputs
+    recipes: Recipes
     shape: Shape
 
 
 def open_model(job: Job, runtime: Runtime) -> OpenModel:
     """Build a job's model with the weights that its seed decides, on the worker's device."""
     config, tables = job.config, Path(job.tables)
-    recipe = recipe_of(config.model, tuple(read_manifest(tables).text))
-    features = shared_features(recipe, tables, Path(job.home))
-    shape = shape_of(config.model, features, config.train.max_history)
-    recommender = seeded(config.model, shape, config.seed).to(runtime.device)
-    return OpenModel(recommender, features, recipe, shape)
+    recipes = recipes_of(config.model, tuple(read_manifest(tables).text))
+    inputs = shared_inputs(recipes, tables, Path(job.home), runtime.corpus)
+    recommender, shape = new_model(
+        config.model, inputs, max_history=config.train.max_history, seed=config.seed
+    )
+    return OpenModel(recommender.to(runtime.device), inputs, recipes, shape)
 
 
 class Training:
@@ -122,7 +122,7 @@ class Training:
         self._resume()
         self._runner = EpochRunner(
             recommender=self._model.recommender,
-            features=self._model.features,
+            inputs=self._model.inputs,
             optimizer=self._optimizer,
             gradients=Gradients(list(self._parameters.values()), runtime.world),
             runtime=runtime,
@@ -194,7 +194,7 @@ class Training:
     def _evaluate(self, recommender: Recommender, split: str) -> dict[str, float]:
         metrics, _ = evaluate(
             recommender,
-            self._model.features,
+            self._model.inputs,
             split,
             self._runtime.corpus,
             config=self._config.evaluate,
@@ -235,8 +235,8 @@ class Training:
                 self._model.recommender,
                 config=self._config.model,
                 shape=self._model.shape,
-                recipe=self._model.recipe,
-                features=self._model.features,
+                recipes=self._model.recipes,
+                inputs=self._model.inputs,
                 extra=self._extra(),
             )
         weights = model_state(self._model.recommender)
@@ -300,8 +300,8 @@ class Training:
         groups, left_out = group_counts(corpus.splits["valid"], group or corpus.group)
         latency = latency_ms(
             self._model.recommender,
-            hidden_size=self._model.shape.hidden_size,
-            max_history=self._model.shape.max_history,
+            shape=self._model.shape,
+            inputs=self._model.inputs,
             device=self._runtime.device,
         )
         return {

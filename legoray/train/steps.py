@@ -13,7 +13,7 @@ from torch import Tensor
 
 from legoray.config import TrialConfig
 from legoray.errors import InfeasibleError, InputError, Problem
-from legoray.model.features import Features
+from legoray.model.inputs import Inputs
 from legoray.model.recommender import Recommender
 from legoray.train.batches import Collator, MicroBatch, Samples, ahead, draw_samples, share
 from legoray.train.evaluate import Worker
@@ -51,7 +51,7 @@ class EpochRunner:
         self,
         *,
         recommender: Recommender,
-        features: Features,
+        inputs: Inputs,
         optimizer: torch.optim.Optimizer,
         gradients: Gradients,
         runtime: Runtime,
@@ -60,15 +60,14 @@ class EpochRunner:
         began: float,
     ) -> None:
         self.accumulate = accumulate
-        self._recommender, self._features = recommender, features
+        self._recommender, self._inputs = recommender, inputs
         self._optimizer, self._gradients = optimizer, gradients
         self._runtime, self._config = runtime, config.train
         self._seed, self._began = config.seed, began
         self._loss = loss_of(config.train)
         self._autocast = Worker(device=runtime.device, precision=config.train.precision).autocast
-        self._forward = (
-            torch.compile(recommender, dynamic=True) if config.train.compile else recommender
-        )
+        forward = recommender.scores_and_penalty
+        self._forward = torch.compile(forward, dynamic=True) if config.train.compile else forward
         self._start_seconds = 0.0
 
     def run(self, epoch: int) -> Sizes:
@@ -125,7 +124,7 @@ class EpochRunner:
 
     def _collator(self) -> Collator:
         corpus = self._runtime.corpus
-        return Collator(corpus, corpus.splits["train"], self._features, self._config.max_history)
+        return Collator(corpus, corpus.splits["train"], self._inputs, self._config.max_history)
 
     def _step(self, planned: Planned, samples: Samples, epoch: int, step: int) -> None:
         """One step of the optimizer; where memory runs out, in more and smaller parts."""
@@ -160,8 +159,10 @@ class EpochRunner:
 
     def _part_loss(self, part: MicroBatch) -> Tensor:
         with self._autocast():
-            scores = self._forward(part.batch)
+            scores, penalty = self._forward(part.batch)
         total = summed_loss(scores, part.batch.labels, self._loss)
+        if penalty is not None:
+            total = total + penalty.float().sum()
         return total if part.count else total * 0
 
     def _smaller_parts(self, samples: int, epoch: int, step: int) -> None:

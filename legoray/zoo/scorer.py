@@ -6,6 +6,7 @@ Each distinct text is encoded once, however often it stands in histories and amo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from legoray.data.recipes import IdRecipe, Recipe, StateRecipe
+from legoray.data.recipes import (
+    CategoryRecipe,
+    CodeRecipe,
+    ItemInput,
+    JoinedRecipe,
+    LayersRecipe,
+    Recipe,
+    StateRecipe,
+    TokenRecipe,
+    VectorRecipe,
+)
 from legoray.errors import InputError, Problem, nearest
-from legoray.model.features import Features, features_of_texts
+from legoray.model.base import History
+from legoray.model.features import Features
+from legoray.model.inputs import Inputs, Recipes, inputs_of_texts
 from legoray.model.io import load_model
 
 Text = str | Mapping[str, Any]  # an item: its text, or attribute -> text
 ITEMS, USERS = 256, 64  # items encoded, and users scored, at once
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of some new items, row 0 of each table being padding."""
+
+    table: Tensor  # [N + 1, D] vectors
+    history_items: ItemInput | None  # of the N items, for the behavior operator
+    fields: Tensor | None  # [N + 1, F]
 
 
 class Scorer:
@@ -39,7 +61,7 @@ class Scorer:
     @property
     def attributes(self) -> tuple[str, ...]:
         """The attributes that the model reads of an item; none if it knows items by number."""
-        return attributes_of(self.loaded.recipe)
+        return attributes_of(self.loaded.recipes)
 
     def score(
         self, histories: Sequence[Sequence[Text]], candidates: Sequence[Sequence[Text]]
@@ -58,23 +80,31 @@ class Scorer:
             InputError: the model knows items by number alone, or an item is neither a text nor a
                 mapping with all attributes that the model reads.
         """
-        if isinstance(self.loaded.recipe, IdRecipe):
+        if not _attributes(self.loaded.recipes.items):
             label = self.loaded.config.label()
-            message = f"{label} knows items by their number alone and cannot score new texts"
+            message = f"{label} knows the items of its data set alone and cannot score new texts"
             raise InputError(Problem(str(self.folder), message, "take a model that reads text"))
         numbers: dict[tuple[str, ...], int] = {}  # 0 is padding
         longest = self.loaded.shape.max_history
         history = [self._numbers(h[-longest:], numbers, "history") for h in histories]
         wanted = [self._numbers(c, numbers, "candidates") for c in candidates]
         rows = [dict(zip(self.attributes, texts, strict=True)) for texts in numbers]
-        features = features_of_texts(self.loaded.recipe, self.folder, rows)
+        inputs = inputs_of_texts(self.loaded.recipes, self.folder, rows)
         with torch.inference_mode():
-            table = self._encode(features, len(rows))
+            known = self._known(inputs, rows)
             scores: list[NDArray[np.float64]] = []
             for start in range(0, len(history), USERS):
                 block = slice(start, start + USERS)
-                scores += self._score(table, history[block], wanted[block])
+                scores += self._score(known, history[block], wanted[block])
         return scores
+
+    def _known(self, inputs: Inputs, rows: list[dict[str, str]]) -> _Known:
+        codes = inputs.fields.of_items(rows) if inputs.fields else None
+        return _Known(
+            table=self._encode(inputs.items, len(rows)),
+            history_items=inputs.of_history(torch.arange(1, len(rows) + 1)),
+            fields=None if codes is None else torch.from_numpy(codes),
+        )
 
     def _numbers(
         self, items: Iterable[Text], numbers: dict[tuple[str, ...], int], what: str
@@ -111,24 +141,47 @@ class Scorer:
         return table
 
     def _score(
-        self, table: Tensor, history: list[list[int]], candidates: list[list[int]]
+        self, known: _Known, history: list[list[int]], candidates: list[list[int]]
     ) -> list[NDArray[np.float64]]:
         model = self.loaded.recommender
         past, asked = _padded(history), _padded(candidates)
-        user = model.encode_users(F.embedding(past, table), past > 0)
-        scores = model.score(user, F.embedding(asked, table)).double().numpy()
+        user = model.encode_users(
+            History(
+                vectors=F.embedding(past, known.table),
+                mask=past > 0,
+                users=torch.zeros(len(past), dtype=torch.int64),  # nobody that training knew
+                inputs=known.history_items,
+                items=past,
+            )
+        )
+        fields = None if known.fields is None else known.fields[asked]
+        scores = model.score(user, F.embedding(asked, known.table), fields).double().numpy()
         return [row[: len(c)] for row, c in zip(scores, candidates, strict=True)]
 
 
-def attributes_of(recipe: Recipe) -> tuple[str, ...]:
-    """The attributes that a recipe reads, in its order."""
-    if isinstance(recipe, IdRecipe):
-        return ()
-    if isinstance(recipe, StateRecipe):
-        from legoray.llm.text import template_attributes
+def attributes_of(recipes: Recipes) -> tuple[str, ...]:
+    """The attributes that a model reads of an item, each once, in its order."""
+    found = list(_attributes(recipes.items))
+    found += _attributes(recipes.history) if recipes.history else ()
+    found += [name.partition(".")[2] for name in recipes.fields if name.startswith("item.")]
+    return tuple(dict.fromkeys(found))
 
-        return tuple(template_attributes(recipe.template))
-    return recipe.attributes
+
+def _attributes(recipe: Recipe) -> tuple[str, ...]:
+    if isinstance(recipe, TokenRecipe | CategoryRecipe):
+        return recipe.attributes
+    if isinstance(recipe, JoinedRecipe):
+        return tuple(name for part in recipe.parts for name in _attributes(part))
+    if isinstance(recipe, CodeRecipe):
+        return _attributes(VectorRecipe(recipe.vectors)) if recipe.vectors else ()
+    template = recipe.source.template if isinstance(recipe, VectorRecipe) else ""
+    if isinstance(recipe, StateRecipe | LayersRecipe):
+        template = recipe.template
+    if not template:
+        return ()
+    from legoray.llm.text import template_attributes
+
+    return tuple(template_attributes(template))
 
 
 def _padded(rows: list[list[int]]) -> Tensor:
