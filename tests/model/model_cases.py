@@ -56,6 +56,32 @@ BEHAVIOR: dict[str, list[dict[str, Any]]] = {
     "additive": [{"attention_size": 6}],
     "attention": [{"heads": 2}],
     "gru": [{}],
+    "lstur": [
+        {"mask_rate": 0.0},
+        {"how": "concat", "mask_rate": 0.0, "dropout": 0.1},
+        {"mask_rate": 0.5},
+    ],
+    "transformer": [{"heads": 2, "inner_size": 12}, {"heads": 4, "layers": 2, "pool": "additive"}],
+    "causal-transformer": [{"layers": 1}, {"layers": 2, "heads": 2, "inner_size": 12}],
+    "fastformer": [{"layers": 1, "heads": 2, "inner_size": 12}, {"heads": 4}],
+    "poly-attention": [
+        {"interests": 3, "code_size": 6},
+        {"interests": 1, "disagreement": 0.0, "dropout": 0.1},
+    ],
+    "candidate-attention": [{"units": [12]}, {"units": [12, 6], "activation": "prelu"}],
+    "cnn": [
+        {"length": 3, "horizontal": 4, "vertical": 2},
+        {"length": 12, "heights": [2, 12], "horizontal": 3, "vertical": 1},
+    ],
+    "personalised": [{"user_size": 6, "query_size": 10}, {"mask_rate": 0.5}],
+    "flatten-transformer": [
+        {"min_count": 1, "length": 4, "embedding_size": 6, "heads": 2, "inner_size": 12},
+        {"min_count": 2, "length": 8, "embedding_size": 8, "heads": 1, "layers": 2},
+    ],
+    "flatten-fastformer": [
+        {"min_count": 1, "length": 4, "embedding_size": 6, "heads": 2, "inner_size": 12},
+        {"min_count": 1, "attributes": ["abstract"], "heads": 4},
+    ],
 }
 PREDICTOR: dict[str, list[dict[str, Any]]] = {
     "dot": [{}],

@@ -1,0 +1,80 @@
+"""One long token sequence of a whole history, for the operators that read it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from legoray.config import Positive
+from legoray.model.base import History, Shape
+from legoray.model.behavior.order import POSITION_SCALE, ages
+from legoray.model.content.text import TextConfig, word_embedding
+from legoray.model.layers import dense, embedding, zero_masked
+
+
+class FlatConfig(TextConfig):
+    """Settings that the operators on flattened histories share."""
+
+    length: Positive = Field(16, description="tokens per item and attribute at most")
+    layers: Positive = 1
+    heads: Positive = 8
+    inner_size: Positive | None = Field(
+        None, description="of the feed-forward network; four times hidden_size by default"
+    )
+    attention_size: Positive = 64
+
+
+class FlatHistory(nn.Module):
+    """Embeds the tokens of a history's items one after another, without what is padding."""
+
+    def __init__(self, config: FlatConfig, shape: Shape) -> None:
+        super().__init__()
+        size, inputs = shape.hidden_size, shape.history_input
+        self.embed = word_embedding(config, replace(shape, input=inputs))
+        same = config.embedding_size == size
+        self.project: nn.Module = nn.Identity() if same else dense(config.embedding_size, size)
+        self.places = embedding(config.length * inputs.attributes + 1, size, POSITION_SCALE)
+        self.ages = embedding(shape.max_history + 1, size, POSITION_SCALE)
+
+    def forward(self, history: History) -> tuple[Tensor, Tensor]:
+        """`P w_t + p_place(t) + p_age(t)` for each token t of the history, oldest item first.
+
+        Its place is counted in its item, from 1; its age is its item's, 1 for the newest.
+
+        Returns:
+            `[B, T, D]` and a mask `[B, T]`; T is the most tokens that one of the users has.
+        """
+        ids, places, age, mask = flatten(history)
+        words = self.project(self.embed(ids, mask))
+        place = self.places(places.clamp(max=self.places.num_embeddings - 1))
+        item = self.ages(age.clamp(max=self.ages.num_embeddings - 1))
+        return zero_masked(words + place + item, mask), mask
+
+
+def flatten(history: History) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ids, places in their item, ages of their item, and mask of a history's tokens.
+
+    Padding within and between items is left out: each of the four is `[B, T]`, the tokens of a row
+    at its front.
+    """
+    if history.items is None:
+        raise ValueError("this operator reads tokens, and the history does not name its items")
+    tokens = history.tokens()
+    rows = history.items.masked_fill(~history.mask, 0)
+    # before the items row 0, of padding; after the tokens a column that is never one
+    ids = F.pad(tokens.ids, (0, 1, 1, 0))[rows]
+    there = F.pad(tokens.mask, (0, 1, 1, 0))[rows]  # [B, H, L]
+    places = there.cumsum(dim=2)
+    age = ages(history.mask).unsqueeze(2).expand_as(places)
+    mask = there.flatten(1)
+    width = max(1, int(mask.sum(dim=1).max()))
+    order = mask.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :width]
+    mask = mask.gather(1, order)
+    ids, places, age = (
+        part.flatten(1).gather(1, order).masked_fill(~mask, 0) for part in (ids, places, age)
+    )
+    return ids, places, age, mask

@@ -1,0 +1,58 @@
+"""`flatten-fastformer`: one long text of the whole history through fastformer layers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from legoray.data.recipes import TokenRecipe
+from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
+from legoray.model.behavior.flat import FlatConfig, FlatHistory
+from legoray.model.content.text import token_recipe
+from legoray.model.fastformer import FastformerLayers
+from legoray.model.layers import AdditiveAttention, heads_problems
+
+
+class FlattenFastformerConfig(FlatConfig):
+    """Settings of `flatten-fastformer`."""
+
+
+class FlattenFastformerOperator(BehaviorOperator):
+    """The words of the whole history as one text, Fastformer layers, additive attention."""
+
+    Config: ClassVar[type[PartConfig]] = FlattenFastformerConfig
+    produces: ClassVar[UserKind] = "vector"
+    paper: ClassVar[str] = "Wu et al.: Fastformer (arXiv 2108.09084), on the history's text"
+
+    def __init__(self, config: FlattenFastformerConfig, shape: Shape) -> None:
+        super().__init__()
+        size = shape.hidden_size
+        self.flat = FlatHistory(config, shape)
+        self.mix = FastformerLayers(
+            size=size,
+            layers=config.layers,
+            heads=config.heads,
+            inner_size=config.inner_size or 4 * size,
+            dropout=config.dropout,
+        )
+        self.pool = AdditiveAttention(size, config.attention_size)
+
+    @classmethod
+    def recipe(cls, config: FlattenFastformerConfig, text: tuple[str, ...]) -> TokenRecipe:
+        """Tokens of the configured attributes of the history's items."""
+        return token_recipe(config, text)
+
+    @classmethod
+    def problems(cls, config: FlattenFastformerConfig, hidden_size: int) -> list[str]:
+        """The heads share the hidden size equally."""
+        return heads_problems(config.heads, hidden_size)
+
+    def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
+        """`u = pool(Fastformer(x_1 .. x_T))` over all tokens of the history (Fastformer, eqs. 1-4).
+
+        The items' own vectors are not read. Users' tokens, `[B, T]` of them, to `[B, D]`; zeros
+        without any.
+        """
+        values, mask = self.flat(history)
+        return UserState("vector", self.pool(self.mix(values, mask), mask))
