@@ -72,7 +72,7 @@ def test_pooling(features, pool, combine):
     def reference(ids, attribute):
         pooled = []
         for number in (0, 1):
-            words = content.table.weight[ids[attribute == number]]
+            words = content.embed.table.weight[ids[attribute == number]]
             if len(words):
                 pooled.append(words.mean(0) if pool == "mean" else words.max(0).values)
             elif combine != "mean":

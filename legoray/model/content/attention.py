@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -43,6 +43,10 @@ class AttentionOperator(ContentOperator):
     def problems(cls, config: AttentionConfig, hidden_size: int) -> list[str]:
         """The heads share the hidden size equally."""
         return heads_problems(config.heads, hidden_size)
+
+    def start_from(self, features: Any) -> None:
+        """The words' first embeddings, as the settings ask."""
+        self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
         """Self-attention over the tokens, then additive attention (NRMS, eqs. 1-4).

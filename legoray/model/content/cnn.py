@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,10 @@ class CnnOperator(ContentOperator):
     def recipe(cls, config: CnnConfig, text: tuple[str, ...]) -> TokenRecipe:
         """Tokens of the configured attributes, read as one sequence."""
         return token_recipe(config, text)
+
+    def start_from(self, features: Any) -> None:
+        """The words' first embeddings, as the settings ask."""
+        self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
         """`c_t = ReLU(F e_{t-k:t+k} + b)`, then additive attention over t (NAML, eqs. 1-5).

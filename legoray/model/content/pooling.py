@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
-from legoray.model.content.text import TextConfig, token_recipe
-from legoray.model.layers import WORD_SCALE, dense, embedding, masked_mean
+from legoray.model.content.text import TextConfig, token_recipe, word_embedding
+from legoray.model.layers import dense, masked_max, masked_mean
 
 
 class PoolingConfig(TextConfig):
@@ -32,7 +32,7 @@ class PoolingOperator(ContentOperator):
         self.attributes = shape.input.attributes
         self.pool = config.pool
         self.combine = config.combine
-        self.table = embedding(shape.input.vocabulary, config.embedding_size, WORD_SCALE)
+        self.embed = word_embedding(config, shape)
         self.dropout = nn.Dropout(config.dropout)
         joined = shape.input.attributes if config.combine == "concat" else 1
         self.project = dense(config.embedding_size * joined, shape.hidden_size)
@@ -41,6 +41,10 @@ class PoolingOperator(ContentOperator):
     def recipe(cls, config: PoolingConfig, text: tuple[str, ...]) -> TokenRecipe:
         """Tokens of the configured attributes."""
         return token_recipe(config, text)
+
+    def start_from(self, features: Any) -> None:
+        """The words' first embeddings, as the settings ask."""
+        self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
         """`W combine_a(pool_{t in a} e_t) + b`: N items' tokens to `[N, D]`.
@@ -59,7 +63,13 @@ class PoolingOperator(ContentOperator):
     def _pool(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Mean or maximum of one attribute's embeddings, `[N, E]`; zeros where it has no token.
 
-        A bag never writes the `[N, L, E]` embeddings down; padding (token 0) is not in it.
+        A bag never writes the `[N, L, E]` embeddings down; padding (token 0) is not in it. A mean
+        may be projected to E after it was taken, a maximum may not.
         """
         bags = ids.masked_fill(~mask, 0)
-        return F.embedding_bag(bags, self.table.weight, mode=self.pool, padding_idx=0)
+        table = self.embed.table.weight
+        if self.pool == "mean":
+            return self.embed.project(F.embedding_bag(bags, table, mode="mean", padding_idx=0))
+        if isinstance(self.embed.project, nn.Identity):
+            return F.embedding_bag(bags, table, mode="max", padding_idx=0)
+        return masked_max(self.embed.project(F.embedding(bags, table)), mask)

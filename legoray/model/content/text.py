@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from legoray.config import Positive, Share
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.errors import InputError, Problem
 from legoray.model.base import PartConfig, Shape
-from legoray.model.layers import TokenEmbedding
+from legoray.model.content.embeddings import Embeddings, Start, WordEmbedding
 
 _BUCKETS = 4  # groups of items of about the same length
 _BUCKETS_FROM = 256  # for fewer items, sorting costs more than their padding
@@ -30,7 +30,21 @@ class TextConfig(PartConfig):
     length: Positive = Field(32, description="tokens per attribute at most")
     min_count: Positive = Field(2, description="rarer words share one token; `words` only")
     embedding_size: Positive = 64
+    embeddings: Start = Field(
+        default_factory=Embeddings,
+        description="random | glove | {file, frozen} | {model, frozen}: what they start from",
+    )
     dropout: Share = 0.1
+
+    @model_validator(mode="after")
+    def _words_or_own(self) -> TextConfig:
+        start = self.embeddings
+        if self.tokenizer != "words" and start.file is not None:
+            raise ValueError("vectors of words need `tokenizer: words`")
+        if self.tokenizer != "words" and start.model not in (None, self.tokenizer):
+            raise ValueError(f"embeddings of the model '{start.model}' need `tokenizer: words` or "
+                             f"`tokenizer: {start.model}`")  # fmt: skip
+        return self
 
 
 def token_recipe(config: TextConfig, text: tuple[str, ...]) -> TokenRecipe:
@@ -52,9 +66,10 @@ def token_recipe(config: TextConfig, text: tuple[str, ...]) -> TokenRecipe:
     return TokenRecipe(config.tokenizer, attributes, config.length, min_count)
 
 
-def word_embedding(config: TextConfig, shape: Shape) -> TokenEmbedding:
-    """The table that turns an operator's tokens into vectors."""
-    return TokenEmbedding(shape.input.vocabulary, config.embedding_size, config.dropout)
+def word_embedding(config: TextConfig, shape: Shape) -> WordEmbedding:
+    """What turns an operator's tokens into vectors; its `start_from` is the operator's."""
+    size = shape.input.vocabulary
+    return WordEmbedding(size, config.embedding_size, config.dropout, config.embeddings)
 
 
 def by_length(encode: Callable[[Tokens], Tensor], inputs: Tokens) -> Tensor:
