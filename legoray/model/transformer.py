@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from legoray.model.layers import MLP, Activation, dense, zero_masked
+from legoray.model.layers import MLP, Activation, dense, embedding, zero_masked
+
+POSITION_SCALE = 0.1  # small beside the words' or items' own vectors
 
 
 class TransformerLayers(nn.Module):
@@ -150,3 +152,24 @@ def attention_mask(mask: Tensor, *, causal: bool) -> Tensor:
     past = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=mask.device)
     return ((mask[:, None, :] & past) | itself)[:, None]
+
+
+class LearnedPositions(nn.Module):
+    """A learned vector for each position; only what is present is counted."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__()
+        self.table = embedding(count + 1, size, POSITION_SCALE)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """`x_i + p_n` where i is the n-th of what is present; at most `count` may be.
+
+        Args:
+            values: `[N, L, size]`.
+            mask: `[N, L]`, True where there is something.
+
+        Returns:
+            `[N, L, size]`; zeros under the mask.
+        """
+        positions = mask.cumsum(dim=-1).masked_fill(~mask, 0)
+        return zero_masked(values + self.table(positions), mask)

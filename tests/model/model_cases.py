@@ -44,6 +44,35 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
     ],
     "cnn": [{"min_count": 1}, {"min_count": 2, "filters": 6, "kernel_size": 4}],
     "attention": [{"min_count": 1, "heads": 2, "embedding_size": 6}],
+    "weighted-pooling": [
+        {"min_count": 1, "embedding_size": 6},
+        {"min_count": 1, "weights": "softplus", "combine": "concat"},
+        {"min_count": 1, "combine": "sum", "length": 4},
+    ],
+    "cnn-concat": [
+        {"min_count": 1, "embedding_size": 6, "attention_size": 6},
+        {"min_count": 1, "filters": 6, "kernel_size": 4, "length": 4},
+    ],
+    "multi-kernel-cnn": [
+        {"min_count": 1, "embedding_size": 6, "kernel_sizes": [2, 3], "filters": 6},
+        {"min_count": 1, "kernel_sizes": [4], "filters": 6, "length": 4},
+    ],
+    "additive": [
+        {"min_count": 1, "embedding_size": 6, "attention_size": 6},
+        {"min_count": 1, "embedding_size": 8},
+    ],
+    "gru": [
+        {"min_count": 1, "embedding_size": 6},
+        {"min_count": 1, "pool": "additive", "attention_size": 6},
+    ],
+    "transformer": [
+        {"min_count": 1, "embedding_size": 6, "layers": 1, "heads": 2, "inner_size": 12},
+        {"min_count": 1, "embedding_size": 8, "heads": 4, "pool": "mean", "length": 4},
+    ],
+    "fastformer": [
+        {"min_count": 1, "embedding_size": 6, "heads": 2, "inner_size": 12},
+        {"min_count": 1, "embedding_size": 8, "heads": 4, "share_layers": False, "length": 4},
+    ],
     "llm": [
         {"model": TINY, "split": 1, "length": 16, "lora": {"rank": 2, "alpha": 4}},
         {"model": TINY, "split": -2, "length": 16, "pooling": "last", "template": "{title}"},
@@ -95,6 +124,58 @@ PREDICTOR: dict[str, list[dict[str, Any]]] = {
         {"units": [12], "cross_layers": 2, "fields": ["item.category"]},
     ],
     "din": [{"units": [12], "attention_units": [12, 6]}, {"softmax": True, "units": [12]}],
+    "cosine": [{}, {"temperature": 0.5, "learned": True}],
+    "bilinear": [{}],
+    "wide-deep": [
+        {"units": [12]},
+        {"units": [12], "fields": ["item.category", "time.hour"]},
+        {"units": [12], "fields": ["item.category", "time.hour"], "buckets": 2},
+    ],
+    "fm": [{}, {"fields": ["item.category", "time.hour"]}],
+    "deepfm": [{"units": [12]}, {"units": [12], "fields": ["item.category", "time.hour"]}],
+    "pnn": [
+        {"units": [12], "product_units": 12},
+        {"units": [12], "product": "outer", "fields": ["item.category", "time.hour"]},
+        {"units": [12], "product": "both", "fields": ["item.category"]},
+    ],
+    "dcnv2": [
+        {"units": [12], "cross_layers": 2},
+        {
+            "units": [12],
+            "structure": "parallel",
+            "cross": "low-rank",
+            "rank": 3,
+            "experts": 2,
+            "fields": ["item.category", "time.hour"],
+        },
+        {"units": [12], "cross": "low-rank", "rank": 2, "experts": 1, "nonlinear": False},
+    ],
+    "xdeepfm": [
+        {"units": [12], "maps": [4, 3]},
+        {"units": [12], "maps": [3], "fields": ["item.category", "time.hour"]},
+    ],
+    "autoint": [
+        {"layers": 2, "head_size": 6},
+        {"layers": 1, "units": [12], "fields": ["item.category", "time.hour"]},
+    ],
+    "masknet": [
+        {"blocks": 2, "block_size": 12, "units": [12]},
+        {
+            "structure": "serial",
+            "blocks": 2,
+            "block_size": 12,
+            "fields": ["item.category", "time.hour"],
+        },
+    ],
+    "gdcn": [
+        {"units": [12], "cross_layers": 2},
+        {"units": [12], "structure": "stacked", "fields": ["item.category", "time.hour"]},
+    ],
+    "finalmlp": [
+        {"first_units": [12], "second_units": [12, 8], "gate_units": [12], "heads": 2},
+        {"gate_units": [], "fields": ["item.category", "time.hour"]},
+    ],
+    "miner": [{}, {"how": "max"}, {"how": "mean"}],
 }
 
 
