@@ -38,10 +38,11 @@ class CnnOperator(BehaviorOperator):
         size = shape.hidden_size
         heights = config.heights or list(range(1, config.length + 1))
         self.length = config.length
-        self.horizontal = nn.ModuleList(nn.Conv1d(size, config.horizontal, h) for h in heights)
+        filters = [nn.Conv1d(size, config.horizontal, height) for height in heights]
+        for own in filters:
+            nn.init.xavier_uniform_(own.weight)
+        self.horizontal = nn.ModuleList(filters)
         self.vertical = dense(config.length, config.vertical, bias=False)
-        for layer in self.horizontal:
-            nn.init.xavier_uniform_(layer.weight)
         self.dropout = nn.Dropout(config.dropout)
         self.project = dense(config.horizontal * len(heights) + config.vertical * size, size)
 

@@ -32,4 +32,4 @@ class PlacedItems(nn.Module):
         Items older than the longest history of the shape share its last position.
         """
         positions = self.table(ages(history.mask).clamp(max=self.table.num_embeddings - 1))
-        return self.dropout(zero_masked(history.vectors, history.mask) + positions)
+        return self.dropout(zero_masked(history.vectors + positions, history.mask))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from legoray.model.base import History, Shape
-from legoray.model.layers import embedding
+from legoray.model.layers import embedding, zero_masked
 
 USER_SCALE = 0.1  # a user is a correction of what the history says, at first
 
@@ -30,4 +30,4 @@ class UserEmbedding(nn.Module):
         if self.training and self.mask_rate:
             hidden = torch.rand(users.shape, device=users.device) < self.mask_rate
             users = users.masked_fill(hidden, 0)
-        return self.table(users)
+        return zero_masked(self.table(users), users > 0)
