@@ -108,6 +108,22 @@ def test_a_history_of_items_without_text_gives_zeros(features_of, name):
 
 
 @pytest.mark.parametrize("name", FLAT)
+def test_a_flattened_history_starts_from_word_vectors_when_asked(features_of, tmp_path, name):
+    file = tmp_path / "vectors.txt"
+    file.write_text("rain 0.25 -1.5 0.75 2.0\ngoal 1.0 0.0 -0.5 0.125\n")
+    settings = {"name": name, "min_count": 1, "length": 4, "embedding_size": 4}
+    settings["embeddings"] = {"file": str(file)}
+    part, config = parse_part("behavior", settings)
+    features = features_of(part.recipe(config, ("title", "abstract")))
+    operator = make(features=features, **settings)
+    operator.start_from(features)
+    row = features.tokenizer.token_to_id("goal")
+    assert operator.flat.embed.table.weight[row].tolist() == [1.0, 0.0, -0.5, 0.125]
+    history = past(*histories(), features.gather(ALL))
+    assert torch.isfinite(operator(history).values).all()
+
+
+@pytest.mark.parametrize("name", FLAT)
 def test_parameters_of_flattened_operators(features_of, name):
     operator, _ = opened(features_of, name, inner_size=12)
     vocabulary = operator.flat.embed.table.num_embeddings

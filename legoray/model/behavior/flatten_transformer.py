@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -47,6 +47,10 @@ class FlattenTransformerOperator(BehaviorOperator):
     def problems(cls, config: FlattenTransformerConfig, hidden_size: int) -> list[str]:
         """The heads share the hidden size equally."""
         return heads_problems(config.heads, hidden_size)
+
+    def start_from(self, features: Any) -> None:
+        """Word vectors, where the settings say which."""
+        self.flat.embed.start_from(features)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """`u = pool(Transformer(x_1 .. x_T))` over all tokens of the history (Vaswani et al.).
