@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/python run_search.py search_spaces/mind_llm.yaml
 
 test: install
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 check: install
 	$(BIN)/ruff check .

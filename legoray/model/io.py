@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -26,12 +25,14 @@ from legoray.data.recipes import (
     CategoryRecipe,
     CodeRecipe,
     IdRecipe,
+    InputSizes,
     JoinedRecipe,
     LayersRecipe,
     Recipe,
     StateRecipe,
     TokenRecipe,
     VectorRecipe,
+    VectorSource,
 )
 from legoray.errors import DamagedError, InputError, Problem
 from legoray.model.base import Shape
@@ -126,7 +127,7 @@ def load_model(folder: Path) -> LoadedModel:
     content = _read_config(folder)
     try:
         config = build(ModelConfig, content["model"])
-        shape = TypeAdapter(Shape).validate_python(content["shape"])
+        shape = _shape_from_json(content["shape"])
         recipes = recipes_from_json(content["recipes"])
         checksum, extra = content["sha256"], content["extra"]
     except (KeyError, TypeError, ValueError) as error:
@@ -206,8 +207,23 @@ def _recipe_from_json(content: dict[str, Any]) -> Recipe:
     own = {key: value for key, value in content.items() if key != "kind"}
     if content["kind"] == "joined":
         return JoinedRecipe(tuple(_recipe_from_json(part) for part in own["parts"]))
-    recipe: Recipe = TypeAdapter(_RECIPES[content["kind"]]).validate_python(own)
+    for key, value in own.items():
+        if isinstance(value, list):
+            own[key] = tuple(value)
+        elif isinstance(value, dict):
+            own[key] = VectorSource(**value)
+    recipe: Recipe = _RECIPES[content["kind"]](**own)
     return recipe
+
+
+def _shape_from_json(content: dict[str, Any]) -> Shape:
+    own = {key: _sizes_from_json(content[key]) for key in ("input", "history_input")}
+    return Shape(**{**content, **own, "fields": tuple(content["fields"])})
+
+
+def _sizes_from_json(content: dict[str, Any]) -> InputSizes:
+    parts = tuple(_sizes_from_json(part) for part in content["parts"])
+    return InputSizes(**{**content, "values": tuple(content["values"]), "parts": parts})
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

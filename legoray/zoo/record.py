@@ -17,7 +17,7 @@ from legoray.errors import InputError
 from legoray.records import SweepInfo, TrialRecord, read_json, read_trials
 from legoray.zoo.sender import Sender
 from legoray.zoo.state import FILE, TrackingState, load_state, save_state
-from legoray.zoo.store import resolve_uri
+from legoray.zoo.store import DEFAULT_URI, resolve_uri
 from legoray.zoo.view import view_path
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts while the store fails
@@ -126,7 +126,9 @@ class Recorder:
         where = view_path(self.state.experiment_id)
         if self.state.uri.startswith("http"):
             return [self.state.uri.rstrip("/") + where]
-        return ["mlflow ui", UI + where]
+        plain = resolve_uri(self.state.uri) == resolve_uri(DEFAULT_URI)
+        store = "" if plain else f" --backend-store-uri {self.state.uri}"
+        return [f"mlflow ui{store}", UI + where]
 
     def _run(self) -> None:
         """The thread: send what waits, and pause longer and longer while the store fails."""

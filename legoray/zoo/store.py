@@ -90,7 +90,7 @@ def open_zoo(uri: str) -> MlflowClient:
     resolved = resolve_uri(uri)
     path = Path(resolved.removeprefix(SQLITE))
     if resolved.startswith(SQLITE) and not path.is_file():
-        hint = "run a search first, or give --uri"
+        hint = "run a search first, or give --tracking"
         raise InputError(Problem(str(path), "there is no model zoo here", hint))
     try:
         client = connect(resolved)

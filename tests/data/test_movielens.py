@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from raw_files import dataset, prepared, write
 
-from legoray.data.load import load_corpus, load_items
+from legoray.data.load import load_corpus, load_items, load_users
 from legoray.data.prepare import prepare
 from legoray.errors import InputError
 
@@ -104,6 +104,90 @@ def test_released_formats_agree(tmp_path, home):
         release(folder)
         prints.append(prepared(folder, "movielens", options=OPTIONS).manifest.fingerprint)
     assert prints[0] == prints[1]
+
+
+USERS_100K = ["3|24|F|writer|85711", "7|9|M|student|T8H1N", "8|56|M|other|00000", "9|80|M|none|1"]
+USERS_1M = ["3::F::18::20::85711", "7::M::1::10::T8H1N", "8::M::56::0::00000", "9::M::50::3::1"]
+USERS = {tiny_100k: ("u.user", USERS_100K), tiny_1m: ("users.dat", USERS_1M)}
+WHO = [
+    {"key": "7", "age": "under 18", "gender": "M"},
+    {"key": "3", "age": "18-24", "gender": "F", "occupation": "writer"},
+]
+WORK = {tiny_100k: "student", tiny_1m: "K-12 student"}
+
+
+@pytest.mark.parametrize("release", USERS)
+def test_users_have_attributes(tmp_path, home, release):
+    release(tmp_path)
+    without = prepared(tmp_path, "movielens", options=OPTIONS).manifest
+    assert without.user_attributes == []
+    name, lines = USERS[release]
+    write(tmp_path / "raw" / name, "\n".join(lines) + "\n")
+    made = prepared(tmp_path, "movielens", options=OPTIONS)
+    assert made.fresh
+    assert made.manifest.user_attributes == ["age", "gender", "occupation"]
+    assert made.manifest.fingerprint != without.fingerprint
+    assert made.manifest.counts == without.counts
+    expected = [WHO[0] | {"occupation": WORK[release]}, WHO[1]]
+    assert load_users(made.tables, ["key", *made.manifest.user_attributes]).to_pylist() == expected
+    assert any(source.path == name for source in made.manifest.sources)
+    write(tmp_path / "raw" / name, "\n".join(lines[1:]) + "\n")
+    again = prepared(tmp_path, "movielens", options=OPTIONS)
+    assert again.manifest.fingerprint != made.manifest.fingerprint
+    empty = {"age": "", "gender": "", "occupation": ""}
+    assert load_users(again.tables, list(empty)).to_pylist()[1] == empty
+
+
+def test_ages_fall_into_the_groups_of_1m(tmp_path, home):
+    groups = {
+        "under 18": (7, 17), "18-24": (18, 24), "25-34": (25, 34), "35-44": (35, 44),
+        "45-49": (45, 49), "50-55": (50, 55), "56+": (56, 100),
+    }  # fmt: skip
+    for ages in zip(*groups.values(), strict=True):
+        ratings = [(f"u{age}", "10", "5", age) for age in ages]
+        tiny_100k(tmp_path)
+        text = "".join("\t".join(map(str, row)) + "\n" for row in [*ratings, *RATINGS])
+        write(tmp_path / "raw/u.data", text)
+        users = "".join(f"u{age}|{age}|F|writer|0\n" for age in ages)
+        write(tmp_path / "raw/u.user", users)
+        made = prepared(tmp_path, "movielens", options=OPTIONS)
+        found = load_users(made.tables, ["age"])["age"].to_pylist()
+        assert found == [*groups, "", ""]
+
+
+BAD_USERS = {
+    "u.user": {
+        "10|x|M|writer|0": "the age is 'x', expected whole years",
+        "10|-4|M|writer|0": "the age is '-4'",
+        "10|30|?|writer|0": "the gender is '?', expected F or M",
+        "10|30|M|writer": "has 4 fields, expected 5",
+        "3|30|M|writer|0": "user '3' stands twice",
+        "|30|M|writer|0": "the user is empty",
+    },
+    "users.dat": {
+        "10::M::19::3::0": "the age is '19', expected one of 1, 18, 25",
+        "10::M::18::21::0": "the occupation is '21', expected a number up to 20",
+        "10::M::18::none::0": "the occupation is 'none'",
+        "10::18::M::3::0": "the gender is '18'",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("release", "line"),
+    [(release, line) for release, (name, _) in USERS.items() for line in BAD_USERS[name]],
+)
+def test_bad_users(tmp_path, home, release, line):
+    release(tmp_path)
+    name, lines = USERS[release]
+    path = write(tmp_path / "raw" / name, "\n".join([*lines, line]) + "\n")
+    with pytest.raises(InputError) as caught:
+        prepared(tmp_path, "movielens", options=OPTIONS)
+    assert caught.value.problems[0].where == f"{path}:5"
+    assert BAD_USERS[name][line] in caught.value.problems[0].message
+    made = prepared(tmp_path, "movielens", options=OPTIONS, on_bad_row="skip")
+    assert made.manifest.dropped[f"bad_rows/raw/{name}"] == 1
+    assert load_users(made.tables, ["gender"])["gender"].to_pylist() == ["M", "F"]
 
 
 BAD_RATINGS = {

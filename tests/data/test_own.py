@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from raw_files import ROOT, prepared, write
 
-from legoray.data.load import load_corpus, load_items
+from legoray.data.load import load_corpus, load_items, load_users
 from legoray.data.prepare import prepare
 from legoray.errors import InputError
 
@@ -173,6 +173,67 @@ def test_impressions_by_user_and_time(tmp_path, home):
     chosen["interactions"] = chosen["interactions"] | {"impression": None}
     corpus = load_corpus(prepared(tmp_path, "own", options=chosen).tables)
     assert [s.item.tolist() for s in corpus.splits.values()] == [[3, 1], [1, 2], [4, 2]]
+
+
+USERS = [
+    {"name": "w", "age": 33, "likes": "tea, cake"},
+    {"name": "nobody", "age": 50, "likes": "x"},
+    {"name": "u", "age": None, "likes": ""},
+]
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_users_have_the_columns_of_their_table(tmp_path, home, ending):
+    write_all(tmp_path, ending)
+    without = prepared(tmp_path, "own", options=options(ending)).manifest
+    WRITERS[ending](tmp_path / f"raw/who.{ending}", USERS)
+    table = {"file": f"who.{ending}", "key": "name"}
+    made = prepared(tmp_path, "own", options=options(ending, users=table))
+    assert made.manifest.user_attributes == ["age", "likes"]
+    assert made.manifest.fingerprint != without.fingerprint
+    assert made.manifest.counts == without.counts
+    assert made.manifest.dropped == {"unseen_users": 1}
+    assert load_users(made.tables, ["key", "age", "likes"]).to_pylist() == [
+        {"key": "u", "age": "", "likes": ""},
+        {"key": "v", "age": "", "likes": ""},
+        {"key": "w", "age": "33", "likes": "tea, cake"},
+    ]
+    table["attributes"] = ["likes"]
+    fewer = prepared(tmp_path, "own", options=options(ending, users=table))
+    assert fewer.manifest.user_attributes == ["likes"]
+    with pytest.raises(InputError, match=r"no user attribute 'like'.*did you mean 'likes'"):
+        load_users(fewer.tables, ["like"])
+
+
+def test_users_of_given_histories(tmp_path, home):
+    write_all(tmp_path, "csv")
+    write_csv(tmp_path / "raw/past.csv", [{"who": "w", "list": "1 2"}, {"who": "z", "list": "1"}])
+    write_csv(tmp_path / "raw/who.csv", [{"user": "z", "kind": "a"}, {"user": "u", "kind": "b"}])
+    chosen = options("csv", users="who.csv")
+    del chosen["events"]
+    chosen["histories"] = {"file": "past.csv", "user": "who", "items": "list"}
+    made = prepared(tmp_path, "own", options=chosen)
+    found = load_users(made.tables, ["key", "kind"]).to_pylist()
+    assert {row["key"]: row["kind"] for row in found} == {"w": "", "z": "a", "u": "b", "v": ""}
+
+
+def test_bad_users(tmp_path, home):
+    write_all(tmp_path, "csv")
+    path = tmp_path / "raw/who.csv"
+    table = {"file": "who.csv", "key": "name"}
+    write_csv(path, [*USERS, {"name": "u", "age": 1, "likes": ""}])
+    with pytest.raises(InputError, match=r"who.csv:5: name 'u' stands twice"):
+        prepared(tmp_path, "own", options=options("csv", users=table))
+    made = prepared(tmp_path, "own", options=options("csv", users=table), on_bad_row="skip")
+    assert made.manifest.dropped == {"bad_rows/raw/who.csv": 1, "unseen_users": 1}
+    write_csv(path, [{"name": "x", "age": 1}])
+    with pytest.raises(InputError, match=r"names no user that the histories or interactions know"):
+        prepared(tmp_path, "own", options=options("csv", users=table))
+    with pytest.raises(InputError, match=r"has no column 'user'"):
+        prepared(tmp_path, "own", options=options("csv", users="who.csv"))
+    write_csv(path, [{"name": "u", "key": 1}])
+    with pytest.raises(InputError, match=r"'key' cannot be an attribute"):
+        prepared(tmp_path, "own", options=options("csv", users=table))
 
 
 BAD = {

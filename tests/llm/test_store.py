@@ -72,7 +72,7 @@ def test_what_bfloat16_costs_is_bounded(request, home, item_tables, model, bound
 
 def test_gathering_pads_with_zeros_in_any_order_and_repeats(home, item_tables, tiny_bert):
     features = open_states(recipe_of(tiny_bert), item_tables, home)
-    assert (features.item_count, features.vocabulary, features.attributes) == (8, 0, 1)
+    assert (features.item_count, features.sizes.width) == (8, features.hidden.shape[1])
     items = torch.tensor([3, 1, 3, 5])
     states = features.gather(items)
     assert features.lengths(items).tolist() == states.mask.sum(1).tolist()

@@ -9,7 +9,7 @@ from legoray.data.recipes import IdRecipe, TokenRecipe
 from legoray.errors import InputError
 from legoray.model.base import Shape
 from legoray.model.compose import check, compositions, explain
-from legoray.model.recommender import build_recommender, recipe_of, seeded
+from legoray.model.recommender import build_recommender, recipes_of, seeded
 from legoray.model.registry import BEHAVIOR, CONTENT, PREDICTOR
 from legoray.yamlfile import parse_yaml
 
@@ -102,14 +102,14 @@ def test_building_an_invalid_one_is_refused():
 
 
 def test_the_recipe_follows_the_part_and_the_data_set():
-    assert recipe_of(model("id"), ("title",)) == IdRecipe()
-    assert recipe_of(model("cnn"), ("title",)) == TokenRecipe("words", ("title",), 32, 2)
+    assert recipes_of(model("id"), ("title",)).items == IdRecipe()
+    assert recipes_of(model("cnn"), ("title",)).items == TokenRecipe("words", ("title",), 32, 2)
     own = model("cnn", settings={"attributes": ["abstract"], "length": 5, "min_count": 1})
-    assert recipe_of(own, ("title",)) == TokenRecipe("words", ("abstract",), 5, 1)
+    assert recipes_of(own, ("title",)).items == TokenRecipe("words", ("abstract",), 5, 1)
     other = model("cnn", settings={"tokenizer": "minilm", "min_count": 4})
-    assert recipe_of(other, ("title",)) == TokenRecipe("minilm", ("title",), 32, 1)
+    assert recipes_of(other, ("title",)).items == TokenRecipe("minilm", ("title",), 32, 1)
     with pytest.raises(InputError, match="no text attributes"):
-        recipe_of(model("cnn"), ())
+        recipes_of(model("cnn"), ())
 
 
 def test_seeds_decide_the_weights_and_leave_torch_alone():

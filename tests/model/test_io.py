@@ -12,8 +12,9 @@ from model_cases import HIDDEN, batch_of
 from legoray.config import ModelConfig
 from legoray.errors import InputError
 from legoray.model import io
+from legoray.model.inputs import Inputs
 from legoray.model.io import load_model, save_model
-from legoray.model.recommender import recipe_of, seeded, shape_of
+from legoray.model.recommender import recipes_of, seeded, shape_of
 
 CONFIG = ModelConfig(
     hidden_size=HIDDEN,
@@ -27,13 +28,14 @@ ITEMS = torch.tensor([1, 4, 5, 6, 7])
 @pytest.fixture
 def saved(tmp_path, features_of):
     """A folder and how to write another model into it."""
-    recipe = recipe_of(CONFIG, ("title", "abstract"))
-    features = features_of(recipe)
-    shape = shape_of(CONFIG, features, 10)
+    recipes = recipes_of(CONFIG, ("title", "abstract"))
+    features = features_of(recipes.items)
+    inputs = Inputs(features)
+    shape = shape_of(CONFIG, inputs, 10)
 
     def save(seed=1, folder=tmp_path / "best"):
         model = seeded(CONFIG, shape, seed).eval()
-        details = {"config": CONFIG, "shape": shape, "recipe": recipe, "features": features}
+        details = {"config": CONFIG, "shape": shape, "recipes": recipes, "inputs": inputs}
         save_model(folder, model, **details, extra={"seed": seed})
         return model(batch_of(features, ITEMS))
 
@@ -103,11 +105,17 @@ DAMAGES = {
     "config cut": (lambda f: os.truncate(f / "config.json", 40), "config.json: is damaged"),
     "config empty": (lambda f: (f / "config.json").write_text(""), "config.json: is damaged"),
     "config a list": (lambda f: (f / "config.json").write_text("[1]"), "is damaged"),
-    "other format": (lambda f: _edit(f, lambda c: c.update(format=9)), "format 1 was expected"),
+    "other format": (lambda f: _edit(f, lambda c: c.update(format=9)), "format 2 was expected"),
     "no shape": (lambda f: _edit(f, lambda c: c.pop("shape")), "is damaged"),
     "odd shape": (lambda f: _edit(f, lambda c: c["shape"].update(extra=1)), "is damaged"),
-    "odd recipe": (lambda f: _edit(f, lambda c: c["recipe"].update(kind="x")), "is damaged"),
-    "other sizes": (lambda f: _edit(f, lambda c: c["shape"].update(vocabulary=3)), "is damaged"),
+    "odd recipe": (
+        lambda f: _edit(f, lambda c: c["recipes"]["items"].update(kind="x")),
+        "is damaged",
+    ),
+    "other sizes": (
+        lambda f: _edit(f, lambda c: c["shape"]["input"].update(vocabulary=3)),
+        "is damaged",
+    ),
     "odd part": (
         lambda f: _edit(f, lambda c: c["model"]["content"].update(name="cn")),
         "did you mean 'cnn'",

@@ -9,7 +9,6 @@ from model_cases import HIDDEN, assert_gradients, cases, perturb, small_shape, u
 from legoray.model.base import ClickPredictor, UserState
 from legoray.model.registry import PREDICTOR, parse_part
 
-
 SIZES = (4, 3)  # values of each categorical field
 
 

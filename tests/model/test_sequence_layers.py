@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from legoray.model.fastformer import FastformerLayers
-from legoray.model.transformer import TransformerLayers
+from legoray.model.transformer import LearnedPositions, TransformerLayers
 
 SIZE, INNER, HEADS = 8, 12, 2
 SIZES = {"size": SIZE, "heads": HEADS, "inner_size": INNER}
@@ -56,11 +56,11 @@ def attention_by_loop(layer, rows, causal):
         for head in range(HEADS):
             part = slice(head * width, (head + 1) * width)
             q = linear(layer.query, x)[part]
-            scores = [float(q @ linear(layer.key, s)[part]) / math.sqrt(width) for s in seen]
-            total = sum(math.exp(s) for s in scores)
+            keys = [linear(layer.key, s)[part] for s in seen]
             values = [linear(layer.value, s)[part] for s in seen]
-            weights = [math.exp(s) / total for s in scores]
-            joined.append(sum(w * v for w, v in zip(weights, values, strict=True)))
+            energies = [torch.exp(q @ k / math.sqrt(width)) for k in keys]
+            total = sum(energies)
+            joined.append(sum(e / total * v for e, v in zip(energies, values, strict=True)))
         found.append(linear(layer.output, torch.cat(joined)))
     return found
 
@@ -86,19 +86,17 @@ def fastformer_by_loop(layer, rows):
 
 
 def summary(rows, weight):
-    energies = [math.exp(float(weight @ row) / math.sqrt(len(row))) for row in rows]
+    energies = [torch.exp(weight @ row / math.sqrt(len(row))) for row in rows]
     return sum(e / sum(energies) * row for e, row in zip(energies, rows, strict=True))
 
 
 def by_loop(stack, rows, layers):
     """What a stack gives for the present positions of one row."""
     fast = isinstance(stack, FastformerLayers)
-    activation = F.gelu if fast else torch.relu
     for number in range(layers):
         layer = stack.layers[number % len(stack.layers)]
         pre = fast or layer.pre_norm
-        if not pre:
-            activation = F.gelu
+        activation = F.gelu if fast or not pre else torch.relu  # as in `KINDS`
         read = [normalized(layer.attend_norm, x) for x in rows] if pre else rows
         mixed = (
             fastformer_by_loop(layer.attend, read)
@@ -222,3 +220,14 @@ def test_dropout_acts_in_training_only(kind, settings):
     assert torch.equal(stack(values, MASK), stack(values, MASK))
     stack.train()
     assert not torch.equal(stack(values, MASK), stack(values, MASK))
+
+
+def test_positions_count_what_is_present():
+    positions = perturb(LearnedPositions(5, SIZE))
+    table = positions.table.weight
+    values = torch.randn(4, 5, SIZE).masked_fill(~MASK[..., None], float("nan"))
+    found = positions(values, MASK)
+    for row in range(4):
+        for n, (x, y) in enumerate(zip(values[row][MASK[row]], found[row][MASK[row]], strict=True)):
+            torch.testing.assert_close(y, x + table[n + 1])
+    assert (found[~MASK] == 0).all()

@@ -71,7 +71,7 @@ def test_the_width_is_the_longest_of_what_is_asked_for(tables, tmp_path):
     assert features.gather(torch.tensor([3])).mask.tolist() == [[False]]  # no text: one column
     assert features.gather(torch.tensor([], dtype=torch.long)).ids.shape == (0, 1)
     assert features.lengths(torch.tensor([3, 4, 4])).tolist() == [0, 1, 1]
-    assert (features.item_count, features.attributes) == (N + 1, 2)
+    assert (features.item_count, features.sizes.attributes) == (N + 1, 2)
 
 
 def test_ids_are_their_own_features(tables, tmp_path):
@@ -183,7 +183,7 @@ def test_new_texts_are_read_as_the_data_set_s_were(tables, tmp_path):
     again = features_of_texts(BOTH, tmp_path, ITEMS)
     items = torch.arange(1, N + 1)
     assert isinstance(again, TokenFeatures)
-    assert again.vocabulary == features.vocabulary
+    assert again.sizes == features.sizes
     for name in ("ids", "mask", "attribute"):
         left, right = (getattr(f.gather(items), name) for f in (features, again))
         assert torch.equal(left, right)

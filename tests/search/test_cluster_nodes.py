@@ -137,6 +137,7 @@ def test_a_submitted_sweep_runs_on_both_nodes(sample_tables, tmp_path):
         _search_by_address(cluster, work, tmp_path / "second", home)
     finally:
         cluster.stop()
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def _checkout(folder: Path) -> None:

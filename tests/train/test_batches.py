@@ -8,6 +8,7 @@ import pytest
 import torch
 from train_corpora import make_corpus
 
+from legoray.model.inputs import Inputs
 from legoray.train.batches import Collator, Numbering, ahead, draw_distinct, draw_samples, share
 
 
@@ -86,7 +87,9 @@ def test_too_few_non_clicks_are_drawn_with_replacement():
 @pytest.mark.parametrize("max_history", [3, 50])
 def test_collated_rows_hold_the_right_items(corpus, max_history):
     split, samples = corpus.splits["train"], drawn(corpus)
-    batch = Collator(corpus, split, Ids(), max_history)(samples.impression[:32], samples.rows[:32])
+    batch = Collator(corpus, split, Inputs(Ids()), max_history)(
+        samples.impression[:32], samples.rows[:32]
+    )
     table = torch.cat([torch.zeros(1, dtype=torch.long), batch.items])
     assert len(set(batch.items.tolist())) == len(batch.items)
     used = set(batch.history.unique().tolist()) | set(batch.candidates.unique().tolist())
@@ -123,7 +126,7 @@ def test_shares_make_up_the_whole(size, world):
 @pytest.mark.parametrize("count", [1, 2, 3, 100])
 def test_parts_make_up_the_share(corpus, count):
     samples = drawn(corpus)
-    collate = Collator(corpus, corpus.splits["train"], Ids(), 5)
+    collate = Collator(corpus, corpus.splits["train"], Inputs(Ids()), 5)
     parts = collate.parts(samples, 3, 10, count)
     assert len(parts) == min(count, 7)
     assert sum(part.count for part in parts) == 7
@@ -133,7 +136,7 @@ def test_parts_make_up_the_share(corpus, count):
 
 
 def test_an_empty_share_gives_one_row_that_does_not_count(corpus):
-    collate = Collator(corpus, corpus.splits["train"], Ids(), 5)
+    collate = Collator(corpus, corpus.splits["train"], Inputs(Ids()), 5)
     (part,) = collate.parts(drawn(corpus), 4, 4, 2)
     assert (part.count, len(part.batch.candidates)) == (0, 1)
 

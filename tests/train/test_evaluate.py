@@ -10,7 +10,14 @@ from train_corpora import make_corpus, make_job, trial, write_tables
 
 from legoray.config import EvaluateConfig
 from legoray.errors import InfeasibleError, InputError
-from legoray.model.base import Batch, BehaviorOperator, ClickPredictor, PartConfig, UserState
+from legoray.model.base import (
+    Batch,
+    BehaviorOperator,
+    ClickPredictor,
+    History,
+    PartConfig,
+    UserState,
+)
 from legoray.train import evaluate as module
 from legoray.train.evaluate import Worker, evaluate, group_counts, measure, needed_items
 from legoray.train.job import Runtime
@@ -28,8 +35,9 @@ class TwoInterests(BehaviorOperator):
         super().__init__()
         self.dense = nn.Linear(shape.hidden_size, shape.hidden_size)
 
-    def forward(self, history, mask):
-        total = (self.dense(history) * mask[..., None]).sum(1)
+    def forward(self, history, candidates=None):
+        mask = history.mask
+        total = (self.dense(history.vectors) * mask[..., None]).sum(1)
         mean = total / mask.sum(1, keepdim=True).clamp(min=1)
         return UserState("interests", torch.stack([mean, total], 1))
 
@@ -41,7 +49,7 @@ class BestInterest(ClickPredictor):
     def __init__(self, config, shape):
         super().__init__()
 
-    def forward(self, user, candidates):
+    def forward(self, user, candidates, fields=None):
         return torch.einsum("bmd,bkd->bmk", user.values, candidates).amax(1)
 
 
@@ -76,7 +84,7 @@ def scored(corpus, tables, composition, split="valid", worker=None, **train):
     model, config = opened(corpus, tables, composition, **train)
     return evaluate(
         model.recommender,
-        model.features,
+        model.inputs,
         split,
         corpus,
         config=config.evaluate,
@@ -99,7 +107,7 @@ def one_by_one(model, corpus, split, max_history):
         padded = torch.zeros(1, max(len(history), 1), dtype=torch.long)
         padded[0, : len(history)] = numbers[: len(history)]
         candidates = numbers[len(history) :][None]
-        inputs = model.features.gather(occurring)
+        inputs = model.inputs.items.gather(occurring)
         batch = Batch(inputs, padded, candidates, torch.zeros(candidates.shape))
         scores.append(model.recommender(batch)[0].numpy())
     return np.concatenate(scores)
@@ -129,18 +137,19 @@ def test_running_out_of_memory_makes_blocks_smaller(corpus, tables, stage, monke
     monkeypatch.setitem(module.BUDGETS, "cpu", (2**8, 2**14))
     model, config = opened(corpus, tables, COMPOSITIONS[0])
     arguments = {"config": config.evaluate, "max_history": 8}
-    wanted = evaluate(model.recommender, model.features, "valid", corpus, **arguments)[1]
+    wanted = evaluate(model.recommender, model.inputs, "valid", corpus, **arguments)[1]
     work, failures = getattr(model.recommender, stage), []
 
     def scarce(*inputs):
-        values = [v.values if isinstance(v, UserState) else v for v in inputs]
-        if max(len(value) for value in values) > 16:
+        names = {UserState: "values", History: "vectors"}
+        values = [getattr(v, names[type(v)]) if type(v) in names else v for v in inputs]
+        if max(len(value) for value in values if value is not None) > 16:
             failures.append(1)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return work(*inputs)
 
     setattr(model.recommender, stage, scarce)
-    found = evaluate(model.recommender, model.features, "valid", corpus, **arguments)[1]
+    found = evaluate(model.recommender, model.inputs, "valid", corpus, **arguments)[1]
     assert failures
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
@@ -156,7 +165,7 @@ def test_a_model_that_never_fits_gives_up(corpus, tables, monkeypatch):
     with pytest.raises(InfeasibleError, match="out of memory in evaluation"):
         evaluate(
             model.recommender,
-            model.features,
+            model.inputs,
             "valid",
             corpus,
             config=config.evaluate,
@@ -168,8 +177,8 @@ def test_evaluation_keeps_the_mode_and_drops_nothing_out(corpus, tables):
     model, config = opened(corpus, tables, ("attention", "attention", "dot"))
     model.recommender.train()
     arguments = {"config": config.evaluate, "max_history": 8}
-    first = evaluate(model.recommender, model.features, "valid", corpus, **arguments)[1]
-    second = evaluate(model.recommender, model.features, "valid", corpus, **arguments)[1]
+    first = evaluate(model.recommender, model.inputs, "valid", corpus, **arguments)[1]
+    second = evaluate(model.recommender, model.inputs, "valid", corpus, **arguments)[1]
     assert model.recommender.training
     assert (first == second).all()
 
@@ -227,7 +236,7 @@ def test_nan_scores_are_infeasible(corpus, tables):
         next(model.recommender.content.parameters())[5] = float("nan")
     with pytest.raises(InfeasibleError, match="scores of the valid split are NaN"):
         evaluate(
-            model.recommender, model.features, "valid", corpus,
+            model.recommender, model.inputs, "valid", corpus,
             config=config.evaluate, max_history=8,
         )  # fmt: skip
 

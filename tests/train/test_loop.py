@@ -17,7 +17,7 @@ from legoray.data.load import load_corpus
 from legoray.errors import InfeasibleError, InputError
 from legoray.model.io import load_model, model_state
 from legoray.train import loop
-from legoray.train.cache import shared_features
+from legoray.train.cache import shared_inputs
 from legoray.train.checkpoint import FILE, read_checkpoint, read_epochs
 from legoray.train.evaluate import evaluate
 from legoray.train.job import Runtime, Stopped
@@ -134,7 +134,7 @@ def test_the_best_epoch_is_kept_and_tested(run, corpus, tables, tmp_path):
     for split, wanted in (("valid", outcome.best), ("test", outcome.test)):
         found, _ = evaluate(
             loaded.recommender,
-            shared_features(loaded.recipe, tables, tmp_path),
+            shared_inputs(loaded.recipes, tables, tmp_path, corpus),
             split,
             corpus,
             config=trial().evaluate,
@@ -272,7 +272,7 @@ def scarce_memory(monkeypatch):
 
         def open_model(job, runtime):
             model = opened(job, runtime)
-            forward = model.recommender.forward
+            forward = model.recommender.scores_and_penalty
 
             def scarce(batch):
                 if len(batch.candidates) > limit:
@@ -280,7 +280,7 @@ def scarce_memory(monkeypatch):
                 largest.append(len(batch.candidates))
                 return forward(batch)
 
-            model.recommender.forward = scarce
+            model.recommender.scores_and_penalty = scarce
             return model
 
         monkeypatch.setattr(loop, "open_model", open_model)

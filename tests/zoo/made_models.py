@@ -11,8 +11,9 @@ from legoray.data.recipes import IdRecipe
 from legoray.data.tokenization import word_tokenizer
 from legoray.data.tokens import make_table
 from legoray.model.features import IdFeatures, TokenFeatures
+from legoray.model.inputs import Inputs, Recipes
 from legoray.model.io import save_model
-from legoray.model.recommender import recipe_of, seeded, shape_of
+from legoray.model.recommender import recipes_of, seeded, shape_of
 
 ATTRIBUTES = ("title", "category")
 MAX_HISTORY = 4
@@ -44,9 +45,8 @@ def save_cnn(folder: Path, behavior="attention", predictor="dot") -> Path:
         behavior={"name": behavior},
         predictor={"name": predictor},
     )
-    recipe = recipe_of(config, ATTRIBUTES)
-    features = token_features(recipe)
-    return _save(folder, config, recipe, features)
+    recipes = recipes_of(config, ATTRIBUTES)
+    return _save(folder, config, recipes, Inputs(token_features(recipes.items)))
 
 
 def save_id(folder: Path) -> Path:
@@ -57,16 +57,16 @@ def save_id(folder: Path) -> Path:
         behavior={"name": "pooling"},
         predictor={"name": "dot"},
     )
-    return _save(folder, config, IdRecipe(), IdFeatures(len(ROWS) + 1))
+    return _save(folder, config, Recipes(IdRecipe()), Inputs(IdFeatures(len(ROWS) + 1)))
 
 
-def _save(folder, config, recipe, features) -> Path:
-    shape = shape_of(config, features, MAX_HISTORY)
+def _save(folder, config, recipes, inputs) -> Path:
+    shape = shape_of(config, inputs, MAX_HISTORY)
     model = seeded(config, shape, 3)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(3)
         for parameter in model.parameters():  # none at a special value such as zero
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    details = {"config": config, "shape": shape, "recipe": recipe, "features": features}
+    details = {"config": config, "shape": shape, "recipes": recipes, "inputs": inputs}
     save_model(folder, model, **details, extra={})
     return folder

@@ -17,8 +17,9 @@ from legoray.data.recipes import StateRecipe
 from legoray.errors import InputError
 from legoray.llm.store import states_of_texts
 from legoray.model.base import Batch
+from legoray.model.inputs import Inputs, Recipes
 from legoray.model.io import load_model, save_model
-from legoray.model.recommender import recipe_of, seeded, shape_of
+from legoray.model.recommender import recipes_of, seeded, shape_of
 from legoray.zoo.package import requirements
 from legoray.zoo.pyfunc import _load_pyfunc
 from legoray.zoo.recommend import read_texts, recommend
@@ -30,7 +31,7 @@ def forward(folder, history, candidates):
     """The reference: one batch through the recommender's own forward."""
     loaded = load_model(folder)
     rows = [*history, *candidates]
-    inputs = token_features(loaded.recipe, rows).gather(torch.arange(1, len(rows) + 1))
+    inputs = token_features(loaded.recipes.items, rows).gather(torch.arange(1, len(rows) + 1))
     past = torch.arange(1, len(history) + 1)[None]
     asked = torch.arange(len(history) + 1, len(rows) + 1)[None]
     past = past if history else torch.zeros(1, 1, dtype=torch.int64)
@@ -81,7 +82,7 @@ def test_a_plain_text_is_the_first_attribute(text_model):
 
 def test_a_language_models_attributes_are_its_templates():
     recipe = StateRecipe("minilm", 5, "{title} ({category})", 32, "float32")
-    assert attributes_of(recipe) == ("title", "category")
+    assert attributes_of(Recipes(recipe)) == ("title", "category")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_items_that_cannot_be_read_are_named(text_model, history, candidates, me
 
 def test_identifier_models_say_that_they_cannot(tmp_path):
     folder = save_id(tmp_path / "best")
-    with pytest.raises(InputError, match=r"id\+pooling\+dot knows items by their number alone"):
+    with pytest.raises(InputError, match=r"id\+pooling\+dot knows the items of its data set alone"):
         recommend(folder, ["a"], ["b"])
     with pytest.raises(InputError, match="take a model that reads text"):
         _load_pyfunc(str(folder)).predict([{"history": ["a"], "candidates": ["b"]}])
@@ -275,11 +276,12 @@ def test_a_language_model_scores_new_texts(tmp_path):
         behavior={"name": "attention"},
         predictor={"name": "dot"},
     )
-    recipe = recipe_of(config, ("title", "category"))
-    features = states_of_texts(recipe, ROWS)
-    shape = shape_of(config, features, MAX_HISTORY)
+    recipes = recipes_of(config, ("title", "category"))
+    features = states_of_texts(recipes.items, ROWS)
+    shape = shape_of(config, Inputs(features), MAX_HISTORY)
     model = seeded(config, shape, 3).eval()
-    details = {"config": config, "shape": shape, "recipe": recipe, "features": features}
+    inputs = Inputs(features)
+    details = {"config": config, "shape": shape, "recipes": recipes, "inputs": inputs}
     save_model(tmp_path / "best", model, **details, extra={})
     batch = Batch(
         features.gather(torch.arange(1, len(ROWS) + 1)),

@@ -414,3 +414,15 @@ def test_unlike_numbers_survive(project, client, tracking):
 def test_mlflow_is_not_imported_before_it_is_needed():
     code = "import sys, legoray.zoo.record; assert 'mlflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_closing_command_opens_the_store_that_was_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    far = f"sqlite:///{tmp_path}/far/zoo.db"
+    for uri, command in [
+        ("sqlite:///mlflow.db", "mlflow ui"),
+        (f"sqlite:///{tmp_path}/mlflow.db", "mlflow ui"),
+        (far, f"mlflow ui --backend-store-uri {far}"),
+    ]:
+        recorder = Recorder(TrackingConfig(uri=uri), sweep_info(), tmp_path / str(len(uri)))
+        assert recorder.links()[0] == command
