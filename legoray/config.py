@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from legoray.errors import InputError, Problem, nearest
 from legoray.yamlfile import Document, Keys, dotted, read_yaml
@@ -96,7 +103,9 @@ class SchedulerConfig(Strict):
 class SamplerConfig(Strict):
     """Who proposes the next configuration."""
 
-    name: Literal["tpe", "random"] = "tpe"
+    name: Literal["tpe", "random", "grid"] = Field(
+        "tpe", description="`grid`: every configuration of a space that has an end"
+    )
     startup_trials: Positive = 8
 
 
@@ -115,14 +124,17 @@ class SearchConfig(Strict):
     start_with: list[dict[str, Any]] = Field(
         default_factory=list, description="full or partial settings to try first"
     )
+    start_from: list[str] = Field(
+        default_factory=list, description="presets to try first, after `start_with`"
+    )
 
 
 class FinalConfig(Strict):
     """After the search: the best `top` models retrained on `seeds` seeds and tested once."""
 
     top: Annotated[int, Field(ge=0)] = 1
-    each: Literal["all", "content"] = Field(
-        "all", description="the best `top` of all trials, or of each content operator's"
+    each: Literal["all", "content", "preset"] = Field(
+        "all", description="the best `top` of all trials, or of each content operator or preset"
     )
     seeds: Positive = 3
     baselines: list[Literal["random", "popularity"]] = Field(
@@ -156,14 +168,25 @@ class SpaceConfig(Strict):
 class ModelConfig(Strict):
     """One composition: each part is `{name: <part>, ...its own settings}`."""
 
+    preset: str = Field("", description="name of the model that this one was made from, if any")
     hidden_size: Positive = 64
     content: dict[str, Any]
     behavior: dict[str, Any]
     predictor: dict[str, Any]
 
+    @model_serializer(mode="wrap")
+    def _without_an_empty_name(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = dump(self)
+        return {key: value for key, value in data.items() if key != "preset" or value}
+
+    def composition(self) -> str:
+        """Its parts, such as `cnn+attention+dot`; a part of one's own goes by its class alone."""
+        names = [str(part["name"]) for part in (self.content, self.behavior, self.predictor)]
+        return "+".join(name.rpartition(":")[2] for name in names)
+
     def label(self) -> str:
-        """The composition's readable name, such as `cnn+attention+dot`."""
-        return "+".join(str(p["name"]) for p in (self.content, self.behavior, self.predictor))
+        """Its readable name: `cnn+attention+dot`, or `nrms (attention+attention+dot)`."""
+        return f"{self.preset} ({self.composition()})" if self.preset else self.composition()
 
 
 class TrialConfig(Strict):

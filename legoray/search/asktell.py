@@ -32,19 +32,17 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from legoray.config import SamplerConfig
-from legoray.errors import InputError
-from legoray.search.cover import every
+from legoray.errors import InputError, Problem
+from legoray.search.cover import MOST_LISTED, listing
 from legoray.search.journal import open_journal
 from legoray.search.space import Rejected, Space, key_of
 from legoray.search.start import named, start_params
-from legoray.search.tree import Choice, Range, Scalar
 from legoray.train.metrics import direction
 
 Ending = Literal["completed", "pruned", "infeasible", "failed", "interrupted"]
 
 MOST_REJECTED = 60  # proposals in a row, before a space counts as exhausted
 ENUMERATE_AFTER = 8  # rejected proposals, before what is left of a small space is listed
-MOST_LISTED = 3000  # configurations of a space that is small enough to be listed
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,7 @@ class AskTell:
         )
         ended = sum(row.state.is_finished() for row in self.rows())
         self.study.sampler = make_sampler(space.config.search.sampler, space.config.seed + ended)
+        self.grid = space.config.search.sampler.name == "grid"
         self.exhausted = ""  # why there is nothing left to propose
         self._dice = random.Random(space.config.seed + ended)
 
@@ -98,6 +97,8 @@ class AskTell:
         for index, params in enumerate(start_params(self.space)):
             if index not in known:
                 self.study.enqueue_trial(params, user_attrs={"start": index})
+        if self.grid:
+            self._enqueue_grid(rows)
         running = [row.number for row in rows if row.state == TrialState.RUNNING]
         for number in running:
             self.conclude(number, "interrupted", reason="the search ended while it ran")
@@ -107,6 +108,9 @@ class AskTell:
         """The next configuration; None once the space is exhausted (`exhausted` then says why)."""
         rejected = 0
         while not self.exhausted:
+            if self.grid and all(row.state != TrialState.WAITING for row in self.rows()):
+                self.exhausted = "all configurations of this space have been tried"
+                break
             found = self._try()
             if found is not None:
                 return found
@@ -214,9 +218,25 @@ class AskTell:
         if params and all(r.user_attrs.get("again_of") != row.number for r in self.rows()):
             self.study.enqueue_trial(params, user_attrs={"again_of": row.number})
 
+    def _enqueue_grid(self, rows: list[FrozenTrial]) -> None:
+        """Put every configuration into the queue that is not in the study yet.
+
+        Raises:
+            InputError: there are too many.
+        """
+        listed = listing(self.space)
+        if listed is None:
+            where = self.space.document.where(("search", "sampler"))
+            message = f"the grid has more than {MOST_LISTED} configurations"
+            raise InputError(Problem(where, message, "narrow the space, or use `name: random`"))
+        known = {row.user_attrs["grid"] for row in rows if "grid" in row.user_attrs}
+        for key, pins in listed.items():
+            if key not in known:
+                self.study.enqueue_trial(named(self.space, pins), user_attrs={"grid": key})
+
     def _enqueue_unseen(self) -> None:
         """In a small space, propose one that was not tried; say so where there is none."""
-        listed = self._listed()
+        listed = listing(self.space)
         if listed is None:
             return
         seen = self._seen()
@@ -226,35 +246,13 @@ class AskTell:
         else:
             self.exhausted = f"all {len(listed)} configurations of this space have been tried"
 
-    def _listed(self) -> dict[str, dict[str, Scalar]] | None:
-        """Every configuration of a small space by its key; None where there are too many."""
-        found: dict[str, dict[str, Scalar]] = {}
-        try:
-            for count, entry in enumerate(every(self._keyed, exact=True)):
-                if count >= MOST_LISTED:
-                    return None
-                if entry is not None:
-                    found[entry[0]] = entry[1]
-        except ValueError:  # a continuous range
-            return None
-        return found
-
-    def _keyed(self, pick: Any) -> tuple[str, dict[str, Scalar]] | None:
-        pins: dict[str, Scalar] = {}
-
-        def noted(path: str, node: Choice | Range) -> Scalar:
-            pins[path] = pick(path, node)
-            return pins[path]
-
-        try:
-            return key_of(self.space.draw(noted).model_dump()), pins
-        except InputError:
-            return None
-
 
 def make_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
-    """Who proposes: TPE over groups of parameters that occur together, or chance."""
-    if config.name == "random":
+    """Who proposes: TPE over groups of parameters that occur together, or chance.
+
+    What a grid proposes is all enqueued beforehand.
+    """
+    if config.name in ("random", "grid"):
         return RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from legoray.config import TrialConfig
 from legoray.errors import InputError, Problem
-from legoray.search.space import Space
+from legoray.search.space import Space, key_of
 from legoray.search.tree import Atom, Choice, Pick, Range, Scalar, atoms, resolve, same, text_of
 
 T = TypeVar("T")
 TRIES = 400  # drawings before values are said to go together with nothing
 KEEP_LOOKING = 12  # valid drawings of which the one that covers most is kept
 MOST_SETTINGS = 2000
+MOST_LISTED = 3000  # configurations of a space that is small enough to be listed
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,41 @@ def content_settings(space: Space) -> Iterator[dict[str, Any]]:
 
     A long or continuous range gives its two ends alone.
     """
-    node = space.model.children["content"]
-    for index, settings in enumerate(every(lambda pick: resolve(node, "model/content", pick, {}))):
-        if index >= MOST_SETTINGS:
-            return
-        yield cast(dict[str, Any], settings)
+    count = 0
+    for path, node in space.parts("content"):
+        for settings in every(partial(resolve, node, path, origin={})):
+            if count >= MOST_SETTINGS:
+                return
+            count += 1
+            yield cast(dict[str, Any], settings)
+
+
+def listing(space: Space) -> dict[str, dict[str, Scalar]] | None:
+    """Every configuration of a small space by its key, as values by path; else None."""
+    found: dict[str, dict[str, Scalar]] = {}
+    try:
+        for count, entry in enumerate(every(partial(_keyed, space), exact=True)):
+            if count >= MOST_LISTED:
+                return None
+            if entry is not None:
+                found.setdefault(*entry)
+    except ValueError:  # a continuous range
+        return None
+    return found
+
+
+def _keyed(space: Space, pick: Pick) -> tuple[str, dict[str, Scalar]] | None:
+    """The key of one configuration and what was picked for it; None where it is not valid."""
+    pins: dict[str, Scalar] = {}
+
+    def noted(path: str, node: Choice | Range) -> Scalar:
+        pins[path] = pick(path, node)
+        return pins[path]
+
+    try:
+        return key_of(space.draw(noted).model_dump()), pins
+    except InputError:
+        return None
 
 
 def every(draw: Callable[[Pick], T], *, exact: bool = False) -> Iterator[T]:

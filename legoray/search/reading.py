@@ -21,8 +21,19 @@ from legoray.config import (
 from legoray.errors import InputError, Problem, nearest
 from legoray.search.fits import Fits, part_names
 from legoray.search.notation import KINDS, Reader, is_search
+from legoray.search.preset_tree import composition_problems, part_name, preset_choice
 from legoray.search.space import Space
-from legoray.search.tree import Choice, Const, Group, Node, Resolved, Scalar, atoms, resolve
+from legoray.search.tree import (
+    Choice,
+    Const,
+    Group,
+    Node,
+    Resolved,
+    Scalar,
+    atoms,
+    ranges,
+    resolve,
+)
 from legoray.yamlfile import Document, Keys, read_yaml
 
 TREES = ("model", "train")
@@ -39,8 +50,11 @@ def read(path: Path) -> Space:
     problems += settings_problems(document, train, "train", TrainConfig)
     dataset, dataset_config, more = _dataset(document)
     problems += [*more, *_metrics(document)]
-    if model is not None:
+    if model is not None and "preset" in model.children:
+        problems += composition_problems(reader, cast(Choice, model.children["preset"]))
+    elif model is not None:
         problems += _compositions(document, model)
+    problems += _endless(document, {"model": model, "train": train})
     if problems or model is None or dataset is None or dataset_config is None:
         raise InputError(*_distinct(problems))
     config = build(SpaceConfig, document.data, document)
@@ -59,7 +73,10 @@ def _model_tree(reader: Reader) -> Group | None:
     if is_search(data):
         reader.wrong(("model",), "cannot be a choice itself", "put choices below its keys")
         return None
-    rest = reader.group({key: data[key] for key in data if key not in KINDS}, ("model",))
+    rest = reader.group({k: data[k] for k in data if k not in (*KINDS, "preset")}, ("model",))
+    if "preset" in data:
+        choice = preset_choice(reader)
+        return Group({**rest.children, **({"preset": choice} if choice else {})}, ("model",))
     found = {kind: reader.part(data[kind], ("model", kind)) for kind in KINDS if kind in data}
     parts = {kind: node for kind, node in found.items() if node is not None}
     return Group({**rest.children, **parts}, ("model",))
@@ -148,10 +165,13 @@ def _one(node: Node, path: str, pins: dict[str, Scalar]) -> tuple[dict[str, Any]
 def _model_settings(document: Document, model: Group) -> list[Problem]:
     """Mistakes in the model's own keys and in each part's settings."""
     stand_in = {kind: Const({"name": "-"}, ("model", kind)) for kind in KINDS}
-    given = {kind: stand_in[kind] for kind in KINDS if kind in document.data["model"]}
-    rest = {key: child for key, child in model.children.items() if key not in KINDS}
+    said = KINDS if "preset" in document.data["model"] else document.data["model"]
+    given = {kind: stand_in[kind] for kind in KINDS if kind in said}
+    rest = {key: child for key, child in model.children.items() if key not in (*KINDS, "preset")}
     own = Group({**rest, **given}, ("model",))
     problems = settings_problems(document, own, "model", ModelConfig)
+    for preset in _options(model.children.get("preset")):
+        problems += _preset_settings(document, preset)
     for kind in KINDS:
         for group in _options(model.children.get(kind)):
             problems += _part_settings(document, kind, group)
@@ -162,6 +182,21 @@ def _options(node: Node | None) -> list[Group]:
     """The parts that a node may become."""
     nodes = [option.node for option in node.options] if isinstance(node, Choice) else [node]
     return [found for found in nodes if isinstance(found, Group)]
+
+
+def _preset_settings(document: Document, preset: Group) -> list[Problem]:
+    """Mistakes in what the file changes of one preset."""
+    problems: list[Problem] = []
+    children = preset.children
+    for kind in (kind for kind in KINDS if part_name(preset, kind)):
+        problems += _part_settings(document, kind, cast(Group, children[kind]))
+    if "train" in children:
+        problems += settings_problems(document, children["train"], "train", TrainConfig)
+    if "hidden_size" in children:
+        parts = {kind: Const({"name": "-"}, preset.keys) for kind in KINDS}
+        size = Group({**parts, "hidden_size": children["hidden_size"]}, preset.keys)
+        problems += settings_problems(document, size, "model", ModelConfig)
+    return problems
 
 
 def _part_settings(document: Document, kind: str, group: Group) -> list[Problem]:
@@ -210,6 +245,21 @@ def _known(kind: str, node: Node | None) -> tuple[str, ...]:
 
 def _keys_of(node: Node, name: str) -> Keys:
     return node.option(name).node.keys if isinstance(node, Choice) else node.keys
+
+
+def _endless(document: Document, trees: dict[str, Group | None]) -> list[Problem]:
+    """Continuous ranges where a grid is asked for."""
+    search = document.data.get("search")
+    sampler = search.get("sampler") if isinstance(search, dict) else None
+    if not isinstance(sampler, dict) or sampler.get("name") != "grid":
+        return []
+    hint = "write {choice: [...]} or give it a step, or take another sampler"
+    found = [node for tree in trees.values() if tree for node in ranges(tree)]
+    return [
+        Problem(document.where(node.keys), "is continuous, so that the grid has no end", hint)
+        for node in found
+        if node.count() is None
+    ]
 
 
 def _dataset(document: Document) -> tuple[Path | None, DatasetConfig | None, list[Problem]]:

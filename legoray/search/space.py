@@ -27,6 +27,7 @@ from legoray.search.tree import (
     Resolved,
     Scalar,
     atoms,
+    below,
     resolve,
     searched,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from legoray.search.cover import Cover
 
 ENCODER_RATE = "encoder_learning_rate"
+PRESET = "model/preset"
 
 
 class Rejected(Exception):
@@ -54,8 +56,24 @@ class Space:
     train: Group
 
     @cached_property
+    def presets(self) -> Choice | None:
+        """The choice among presets, in a space that is made of presets."""
+        node = self.model.children.get("preset")
+        return node if isinstance(node, Choice) else None
+
+    def parts(self, kind: str) -> list[tuple[str, Node]]:
+        """Where the parts of a kind stand: paths and nodes, one for each preset."""
+        if self.presets is None:
+            return [(f"model/{kind}", self.model.children[kind])]
+        return [
+            (f"{below(PRESET, option.label)}/{kind}", cast(Group, option.node).children[kind])
+            for option in self.presets.options
+        ]
+
+    @cached_property
     def fits(self) -> Fits:
-        return Fits({kind: part_names(self.model.children[kind]) for kind in KINDS})
+        names = {k: [n for _, node in self.parts(k) for n in part_names(node)] for k in KINDS}
+        return Fits({kind: tuple(dict.fromkeys(found)) for kind, found in names.items()})
 
     @cached_property
     def params(self) -> tuple[str, ...]:
@@ -89,10 +107,15 @@ class Space:
             InputError: the values drawn do not go together; places are those of the space's file.
         """
         origin: dict[Keys, Keys] = {(): ()}
-        model = self._draw_model(pick, pinned or {}, origin)
+        if self.presets is None:
+            model, own, at = self._draw_model(pick, pinned or {}, origin), Group({}, ()), ""
+        else:
+            model, own, at = self._draw_preset(self.presets, pick, origin)
         resolved = Resolved(self.document.path, model, self.document.lines, origin)
         config = check_model(model, resolved)
-        train = check_train(self._draw_train(pick, config, origin), resolved)
+        drawn = self._draw_train(self.train, "train", pick, config, origin)
+        drawn |= self._draw_train(own, at, pick, config, origin)
+        train = check_train(drawn, resolved)
         data: dict[str, Any] = {"model": config, "train": train}
         data |= {"evaluate": self.config.evaluate, "seed": self.config.seed}
         return TrialConfig.model_validate(data)
@@ -124,16 +147,32 @@ class Space:
         before = [other for other in KINDS[: KINDS.index(kind)] if other not in names]
         return node.only(offered, "" if before else self.fits.suffix(kind, names))
 
+    def _draw_preset(
+        self, presets: Choice, pick: Pick, origin: dict[Keys, Keys]
+    ) -> tuple[dict[str, Any], Group, str]:
+        """A preset's model; what it says of the training, and the path of that."""
+        label = pick(PRESET, presets)
+        path, own = below(PRESET, label), cast(Group, presets.option(label).node)
+        drawn: dict[str, Any] = {"preset": str(label)}
+        for key in (name for name in self.model.children if name != "preset"):
+            node = self.model.children[key]
+            drawn[key] = resolve(node, f"model/{key}", pick, origin, ("model", key))
+        for key in (name for name in own.children if name not in ("name", "train")):
+            drawn[key] = resolve(own.children[key], f"{path}/{key}", pick, origin, ("model", key))
+        return drawn, cast(Group, own.children["train"]), f"{path}/train"
+
     def _draw_train(
-        self, pick: Pick, model: ModelConfig, origin: dict[Keys, Keys]
+        self, tree: Group, path: str, pick: Pick, model: ModelConfig, origin: dict[Keys, Keys]
     ) -> dict[str, Any]:
         """The training's settings; a language model's learning rate only where there is one."""
-        children = dict(self.train.children)
+        children = dict(tree.children)
         rate = children.get(ENCODER_RATE)
         if rate is not None and searched(rate) and not reads_states(model, self.text):
             del children[ENCODER_RATE]
-        tree = Group(children, self.train.keys)
-        return cast(dict[str, Any], resolve(tree, "train", pick, origin, ("train",)))
+        return {
+            key: resolve(child, f"{path}/{key}", pick, origin, ("train", key))
+            for key, child in children.items()
+        }
 
     @property
     def text(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from legoray.errors import Problem, nearest
 from legoray.search.cover import complete
 from legoray.search.notation import KINDS
 from legoray.search.space import Space
+from legoray.search.start_from import starts_from
 from legoray.search.tree import (
     Choice,
     Const,
@@ -47,7 +48,7 @@ def start_problems(space: Space) -> list[Problem]:
             where = space.document.where(at)
             found = [] if drawing else [Problem(where, f"is not valid here: {reason or 'no such'}")]
         problems += found
-    return problems
+    return problems + [problem for start in starts_from(space) for problem in start.problems]
 
 
 def start_params(space: Space) -> list[dict[str, Scalar]]:
@@ -56,7 +57,7 @@ def start_params(space: Space) -> list[dict[str, Scalar]]:
     for index, given in enumerate(space.config.search.start_with):
         pins, _ = pins_of(space, given, ("search", "start_with", index))
         found.append(named(space, _with_behavior(space, pins)))
-    return found
+    return found + [named(space, start.pins) for start in starts_from(space)]
 
 
 def named(space: Space, pins: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -138,6 +139,8 @@ class _Match:
         """The option that is meant: by its name, or the first that all of it fits."""
         if isinstance(given, dict) and "name" in given:
             return next((o for o in node.options if same(o.label, given["name"])), None)
+        if isinstance(given, str) and self.space.presets is node:
+            return next((o for o in node.options if o.label == given), None)
         for option in node.options:
             trial = _Match(self.space)
             trial.node(option.node, given, "", ())

@@ -164,6 +164,18 @@ def atoms(node: Node, path: str, above: Mapping[str, Scalar] | None = None) -> I
             yield from atoms(child, f"{path}/{key}", above)
 
 
+def ranges(node: Node) -> Iterator[Range]:
+    """Every range below a node."""
+    if isinstance(node, Range):
+        yield node
+    elif isinstance(node, Choice):
+        for option in node.options:
+            yield from ranges(option.node)
+    elif isinstance(node, Group):
+        for child in node.children.values():
+            yield from ranges(child)
+
+
 def searched(node: Node) -> bool:
     """Whether anything below a node is searched."""
     if isinstance(node, Group):
