@@ -249,6 +249,7 @@ def _manifest(plan: _Plan, sources: list[SourceFile], facts: Facts, work: Path) 
         config_hash=plan.config_hash,
         fingerprint=hash_parts(content),
         attributes=facts.attributes,
+        user_attributes=facts.user_attributes,
         text=[],
         group="impression",
         max_history=1,

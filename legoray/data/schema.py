@@ -25,7 +25,6 @@ SPLITS = ("train", "valid", "test")
 HISTORIES = pa.schema(
     [("history_id", pa.int32()), ("user", pa.int32()), ("items", pa.list_(pa.int32()))]
 )
-USERS = pa.schema([("user", pa.int32()), ("key", pa.string())])
 INTERACTIONS = pa.schema(
     [
         ("impression_id", pa.int64()),
@@ -41,6 +40,12 @@ INTERACTIONS = pa.schema(
 def items_schema(attributes: list[str]) -> pa.Schema:
     """The items table's columns for these attributes."""
     fixed = [("item_id", pa.int32()), ("key", pa.string())]
+    return pa.schema(fixed + [(name, pa.string()) for name in attributes])
+
+
+def users_schema(attributes: list[str]) -> pa.Schema:
+    """The users table's columns for these attributes."""
+    fixed = [("user", pa.int32()), ("key", pa.string())]
     return pa.schema(fixed + [(name, pa.string()) for name in attributes])
 
 

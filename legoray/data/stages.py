@@ -26,7 +26,8 @@ class Facts(Strict):
     dropped: dict[str, int] = Field(default_factory=dict)
     protocol: dict[str, str | int | float | bool] = Field(default_factory=dict)
     labeled: dict[str, bool] = Field(default_factory=dict)
-    attributes: list[str] = Field(default_factory=list)
+    attributes: list[str] = Field(default_factory=list)  # of items
+    user_attributes: list[str] = Field(default_factory=list)
     hashes: dict[str, str] = Field(default_factory=dict)  # of the content, by table
 
 
@@ -66,13 +67,14 @@ class Stages:
     def total(self) -> Facts:
         """The facts of all stages together."""
         merged: dict[str, dict[str, object]] = {}
-        attributes: list[str] = []
+        lists: dict[str, list[str]] = {"attributes": [], "user_attributes": []}
         for facts in self.facts.values():
             content = facts.model_dump()
-            attributes += content.pop("attributes")
+            for field in lists:
+                lists[field] += content.pop(field)
             for field, values in content.items():
                 merged.setdefault(field, {}).update(values)
-        return Facts.model_validate({**merged, "attributes": attributes})
+        return Facts.model_validate({**merged, **lists})
 
     def _open(self, stamp: str) -> None:
         """Keep what an earlier run left if it was made from the same files, else start afresh."""

@@ -16,7 +16,7 @@ from legoray.data.corpus import Int32, Int64
 from legoray.data.engine import Engine
 from legoray.data.fingerprint import hash_columns
 from legoray.data.ragged import expand, list_array, offsets_of, rows_of
-from legoray.data.schema import HISTORIES, INTERACTIONS, USERS, items_schema
+from legoray.data.schema import HISTORIES, INTERACTIONS, items_schema, users_schema
 from legoray.data.stages import Facts
 
 SHARD_ROWS = 1 << 20
@@ -74,11 +74,19 @@ def write_items(
     )
 
 
-def write_users(folder: Path, engine: Engine, keys: pa.Array) -> Facts:
-    """Write `users`; row i of the input becomes user i."""
-    table = pa.table({"user": np.arange(len(keys), dtype=np.int32), "key": keys}).cast(USERS)
+def write_users(
+    folder: Path, engine: Engine, keys: pa.Array, attributes: Mapping[str, pa.Array] | None = None
+) -> Facts:
+    """Write `users`; row i of the input becomes user i. Attributes are texts without nulls."""
+    columns = {"key": keys, **(attributes or {})}
+    numbers = pa.array(np.arange(len(keys), dtype=np.int32))
+    table = pa.table({"user": numbers, **columns}).cast(users_schema(list(attributes or {})))
     engine.write(_slices(table), folder / "users")
-    return Facts(counts={"users": len(keys)}, hashes={"users": hash_columns({"key": table["key"]})})
+    return Facts(
+        counts={"users": len(keys)},
+        user_attributes=list(attributes or {}),
+        hashes={"users": hash_columns({name: table[name] for name in columns})},
+    )
 
 
 def write_histories(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from legoray.config import Strict
 from legoray.data.badrows import BadRows
@@ -71,6 +72,23 @@ def number_keys(keys: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, np.ndarray]
         keys = keys.combine_chunks()
     coded = keys.dictionary_encode()
     return coded.dictionary, coded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+
+
+def user_columns(
+    keys: pa.Array, rows: pa.Table, names: Sequence[str]
+) -> tuple[dict[str, pa.Array], int]:
+    """Attributes of users by their keys, empty where `rows` lack one, and how many rows are left.
+
+    Args:
+        keys: of all users, in the order of their numbers.
+        rows: `user` and the attributes; no user stands twice.
+        names: the attributes.
+    """
+    place = pc.index_in(keys, value_set=as_array(rows["user"]))
+    columns = {
+        name: pc.fill_null(as_array(rows[name].cast(pa.string())).take(place), "") for name in names
+    }
+    return columns, len(rows) - (len(place) - place.null_count)
 
 
 def as_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:

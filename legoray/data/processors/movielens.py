@@ -23,7 +23,21 @@ from legoray.data.badrows import repeated
 from legoray.data.convert import WHOLE, to_number
 from legoray.data.files import RawFolder
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
-from legoray.data.processors.base import Processor, Run, Sources, as_array, number_keys
+from legoray.data.processors.base import (
+    Processor,
+    Run,
+    Sources,
+    as_array,
+    number_keys,
+    user_columns,
+)
+from legoray.data.processors.movielens_users import (
+    ATTRIBUTES,
+    USERS_1M,
+    USERS_100K,
+    UsersFile,
+    read_users,
+)
 from legoray.data.protocol import NegativeRule, Pool, temporal_split
 from legoray.data.ragged import expand, offsets_of
 from legoray.data.sequences import by_user_and_time, strictly_before, user_offsets
@@ -57,12 +71,13 @@ class Release:
     ratings: str
     layout: Layout
     header: bool = False
+    users: UsersFile | None = None
 
 
 _PLAIN = Layout(RATING, "::", "'::'")
 _CSV = Layout(RATING, ",", "commas")
-_100K = Release("u.item", "u.data", Layout(RATING, "\t", "tabs"))
-_1M = Release("movies.dat", "ratings.dat", _PLAIN)
+_100K = Release("u.item", "u.data", Layout(RATING, "\t", "tabs"), users=USERS_100K)
+_1M = Release("movies.dat", "ratings.dat", _PLAIN, users=USERS_1M)  # 10M has no users' file
 _TABLE = Release("movies.csv", "ratings.csv", _CSV, header=True)
 RELEASES = {"100k": _100K, "1m": _1M, "10m": _1M, "latest-small": _TABLE, "latest": _TABLE,
             "20m": _TABLE, "25m": _TABLE, "32m": _TABLE}  # fmt: skip
@@ -87,9 +102,10 @@ class MovieLensOptions(Strict):
 
 
 class MovieLens(Processor):
-    """Attributes: title (without its year), genres, year."""
+    """Attributes: title (without its year), genres, year; of users, where told: age and so on."""
 
     Options = MovieLensOptions
+    version = 2
     default_text = ("title", "genres")
     attributes = ("title", "genres", "year")
 
@@ -103,7 +119,11 @@ class MovieLens(Processor):
             found = [r for r in (_100K, _1M, _TABLE) if (raw.path / r.ratings).exists()]
             self.release = found[0] if found else _TABLE
         movies, ratings = raw.file(self.release.movies), raw.file(self.release.ratings)
-        return {"movies": movies, "ratings": ratings}
+        names = {"movies": movies, "ratings": ratings}
+        users = self.release.users
+        if users and (raw.path / users.name).exists():
+            names["users"] = raw.file(users.name)
+        return names
 
     def process(self, run: Run) -> None:
         run.stages.run("items", ["items"], partial(self._items, run))
@@ -168,8 +188,19 @@ class MovieLens(Processor):
         numbers = np.arange(liked.users, dtype=np.int32)
         facts = write_histories(folder, run.engine, numbers, offsets, liked.item)
         names = pq.read_table(run.stages.work / "scratch/ratings/users.keys")
-        users = write_users(folder, run.engine, as_array(names["key"]))
-        return Facts(counts=facts.counts | users.counts, hashes=facts.hashes | users.hashes)
+        keys = as_array(names["key"])
+        columns: dict[str, pa.Array] = {}
+        if "users" in run.sources and self.release.users:
+            rows = read_users(run, self.release.users, run.sources["users"])
+            columns, _ = user_columns(keys, rows, ATTRIBUTES)  # who rated nothing is no user
+        users = write_users(folder, run.engine, keys, columns)
+        return users.model_copy(
+            update={
+                "counts": facts.counts | users.counts,
+                "hashes": facts.hashes | users.hashes,
+                "dropped": run.bad_rows.drain(),
+            }
+        )
 
     def _interactions(self, run: Run, split: str, folder: Path) -> Facts:
         liked = Liked.read(run.stages.work, self.options.like)

@@ -1,4 +1,4 @@
-"""Own data: three tables (items; histories or timed events; interactions) in common formats.
+"""Own data: tables (items; histories or timed events; interactions; users) in common formats.
 
 CSV, TSV, JSON lines and Parquet, told apart by the file's ending. Column names are options.
 """
@@ -18,7 +18,14 @@ from legoray.data.badrows import repeated
 from legoray.data.convert import is_key_list, is_plain, is_text_list, to_key, to_list, to_text
 from legoray.data.files import RawFolder
 from legoray.data.lines import mark
-from legoray.data.processors.base import Processor, Run, Sources, as_array, number_keys
+from legoray.data.processors.base import (
+    Processor,
+    Run,
+    Sources,
+    as_array,
+    number_keys,
+    user_columns,
+)
 from legoray.data.processors.movielens import check_shares
 from legoray.data.processors.own_columns import (
     changes,
@@ -32,7 +39,13 @@ from legoray.data.processors.own_columns import (
     replace_column,
     timed,
 )
-from legoray.data.processors.own_options import SPLITS, OwnOptions, check_tables
+from legoray.data.processors.own_options import (
+    SPLITS,
+    ItemsTable,
+    OwnOptions,
+    UsersTable,
+    check_tables,
+)
 from legoray.data.protocol import temporal_split
 from legoray.data.ragged import flat, keep, list_array, offsets_of
 from legoray.data.sequences import by_user_and_time, strictly_before, user_offsets
@@ -47,11 +60,14 @@ from legoray.data.tables import (
 from legoray.data.tabular import column_names, read_table
 from legoray.errors import InputError, Problem
 
+KEY = "own key"  # of items or users, beside columns with any names
+
 
 class Own(Processor):
-    """Three tables of the user's own."""
+    """Three tables of the user's own, and a fourth one of users where there is any."""
 
     Options = OwnOptions
+    version = 2
 
     def __init__(self, options: OwnOptions) -> None:
         super().__init__(options)
@@ -60,7 +76,7 @@ class Own(Processor):
 
     def sources(self, raw: RawFolder) -> Sources:
         names = {"items": self.options.items.file}
-        for role in ("histories", "events"):
+        for role in ("histories", "events", "users"):
             if getattr(self.options, role):
                 names[role] = getattr(self.options, role).file
         inter = self.options.interactions
@@ -77,23 +93,11 @@ class Own(Processor):
         run.each_split(partial(self._interactions, run))
 
     def _items(self, run: Run, folder: Path) -> Facts:
-        path, table = run.sources["items"], self.options.items
-        names = table.attributes
-        if names is None:
-            names = [name for name in column_names(path) if name != table.key]
-        check_names(names, path)
-        rows = read_table(path, {"item key": table.key} | {name: name for name in names})
-        check_types(rows, path, {"item key": table.key}, is_plain)
-        check_types(rows, path, {name: name for name in names}, is_plain, is_text_list)
-        key = to_key(rows["item key"])
-        rows = rows.set_column(0, "item key", key)
-        rows = mark(rows, pc.is_null(key), f"the {table.key} is empty", "item key")
-        rows = mark(rows, repeated(key), table.key + " '{value}' stands twice", "item key")
-        rows = run.bad_rows.good(rows, path)
-        if not len(rows):
+        path = run.sources["items"]
+        keys, columns = _attributes(run, path, self.options.items, ("item_id", "key"))
+        if not len(keys):
             raise InputError(Problem(str(path), "holds no items"))
-        columns = {name: as_array(to_text(rows[name])) for name in names}
-        facts = write_items(folder, run.engine, as_array(rows["item key"]), columns)
+        facts = write_items(folder, run.engine, keys, columns)
         return facts.model_copy(update={"dropped": run.bad_rows.drain()})
 
     def _read(self, run: Run, folder: Path) -> Facts:
@@ -217,8 +221,33 @@ class Own(Processor):
             offsets = np.append(offsets, np.full(users - len(user), offsets[-1]))
         numbers = np.arange(users, dtype=np.int32)
         facts = write_histories(folder, run.engine, numbers, offsets, items.astype(np.int32))
-        named = write_users(folder, run.engine, as_array(names["key"]))
-        return Facts(counts=facts.counts | named.counts, hashes=facts.hashes | named.hashes)
+        columns, unseen = self._users(run, as_array(names["key"]))
+        named = write_users(folder, run.engine, as_array(names["key"]), columns)
+        dropped = {"unseen_users": unseen} if unseen else {}
+        return named.model_copy(
+            update={
+                "counts": facts.counts | named.counts,
+                "hashes": facts.hashes | named.hashes,
+                "dropped": dropped | run.bad_rows.drain(),
+            }
+        )
+
+    def _users(self, run: Run, keys: pa.Array) -> tuple[dict[str, pa.Array], int]:
+        """The attributes of the users, and how many rows are of users that are never seen."""
+        if self.options.users is None:
+            return {}, 0
+        path = run.sources["users"]
+        named, columns = _attributes(run, path, self.options.users, ("user", "key"))
+        columns, unseen = user_columns(keys, pa.table({"user": named, **columns}), list(columns))
+        if unseen == len(named):
+            raise InputError(
+                Problem(
+                    str(path),
+                    "names no user that the histories or interactions know",
+                    "is the right column named as the user's key?",
+                )
+            )
+        return columns, unseen
 
     def _interactions(self, run: Run, split: str, folder: Path) -> Facts:
         read = run.stages.work / "scratch" / "read"
@@ -262,3 +291,22 @@ class Own(Processor):
             "history": past if self.options.events else "as given for each user",
             "negatives": "as given: rows with label 0",
         }
+
+
+def _attributes(
+    run: Run, path: Path, table: ItemsTable | UsersTable, taken: tuple[str, ...]
+) -> tuple[pa.Array, dict[str, pa.Array]]:
+    """The keys of a table of items or users, and its attributes as texts."""
+    names = table.attributes
+    if names is None:
+        names = [name for name in column_names(path) if name != table.key]
+    check_names(names, path, (*taken, KEY))
+    rows = read_table(path, {KEY: table.key} | {name: name for name in names})
+    check_types(rows, path, {KEY: table.key}, is_plain)
+    check_types(rows, path, {name: name for name in names}, is_plain, is_text_list)
+    key = to_key(rows[KEY])
+    rows = rows.set_column(0, KEY, key)
+    rows = mark(rows, pc.is_null(key), f"the {table.key} is empty", KEY)
+    rows = mark(rows, repeated(key), table.key + " '{value}' stands twice", KEY)
+    rows = run.bad_rows.good(rows, path)
+    return as_array(rows[KEY]), {name: as_array(to_text(rows[name])) for name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,19 @@ from legoray.errors import InputError, Problem
 LATEST = 32_503_680_000  # seconds at the year 3000: what lies beyond is in milliseconds
 
 
-def check_names(attributes: list[str], path: Path) -> None:
+def check_names(attributes: list[str], path: Path, taken: Sequence[str]) -> None:
     """Refuse attributes that would stand beside a column of the same name in the tables.
 
+    Args:
+        attributes: the columns to keep.
+        path: their file.
+        taken: names of the tables' own columns.
+
     Raises:
-        InputError: an attribute is called `item_id` or `key`, or stands twice.
+        InputError: an attribute has such a name, or stands twice.
     """
     for name in attributes:
-        if name in ("item_id", "key", "item key") or attributes.count(name) > 1:
+        if name in taken or attributes.count(name) > 1:
             raise InputError(
                 Problem(
                     str(path),

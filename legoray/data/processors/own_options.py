@@ -20,6 +20,14 @@ class ItemsTable(Strict):
     attributes: list[str] | None = Field(None, description="columns to keep; all if null")
 
 
+class UsersTable(Strict):
+    """One row per user. Whoever has none has no values; rows of users never seen are left out."""
+
+    file: str
+    key: str = "user"
+    attributes: list[str] | None = Field(None, description="columns to keep; all if null")
+
+
 class HistoriesTable(Strict):
     """One row per user with all that the user clicked before the interactions, oldest first."""
 
@@ -68,6 +76,7 @@ class OwnOptions(Strict):
     histories: Annotated[HistoriesTable | None, Short] = None
     events: Annotated[EventsTable | None, Short] = None
     interactions: Annotated[InteractionsTable, Short]
+    users: Annotated[UsersTable | None, Short] = None
     shares: list[float] = Field(
         default_factory=lambda: [0.8, 0.1, 0.1],
         min_length=3,
