@@ -11,7 +11,7 @@ from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
 from legoray.model.fastformer import FastformerLayers
-from legoray.model.layers import AdditiveAttention, dense, heads_problems
+from legoray.model.layers import WORD_SCALE, AdditiveAttention, dense, heads_problems
 from legoray.model.transformer import LearnedPositions
 
 
@@ -46,6 +46,8 @@ class FastformerOperator(ContentOperator):
             dropout=config.dropout,
             share_layers=config.share_layers,
         )
+        # what comes out is as spread as the words that go in, or first scores would be large
+        nn.init.constant_(self.layers.get_parameter("norm.weight"), WORD_SCALE)
         self.pool = AdditiveAttention(size, config.attention_size)
 
     @classmethod

@@ -10,7 +10,7 @@ from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
-from legoray.model.layers import AdditiveAttention, dense, heads_problems, masked_mean
+from legoray.model.layers import WORD_SCALE, AdditiveAttention, dense, heads_problems, masked_mean
 from legoray.model.transformer import LearnedPositions, TransformerLayers
 
 
@@ -44,6 +44,8 @@ class TransformerOperator(ContentOperator):
             inner_size=config.inner_size or 4 * size,
             dropout=config.dropout,
         )
+        # what comes out is as spread as the words that go in, or first scores would be large
+        nn.init.constant_(self.layers.get_parameter("norm.weight"), WORD_SCALE)
         additive = config.pool == "additive"
         self.pool = AdditiveAttention(size, config.attention_size) if additive else None
 
