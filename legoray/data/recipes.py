@@ -23,13 +23,15 @@ class TokenRecipe:
     """Token ids of some attributes.
 
     `tokenizer` is `words` (a vocabulary made of the data set's own words) or a name of the language
-    model catalogue, whose tokenizer is used without special tokens.
+    model catalogue, whose tokenizer is used without special tokens. `vocabulary` names the
+    attributes whose words make that vocabulary, where they are others than those that are read.
     """
 
     tokenizer: str
     attributes: tuple[str, ...]
     length: int  # tokens per attribute at most
     min_count: int = 1  # rarer words are one and the same token; of `words` only
+    vocabulary: tuple[str, ...] = ()  # the attributes themselves where there are none
 
 
 @dataclass(frozen=True)

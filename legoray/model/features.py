@@ -15,6 +15,7 @@ from legoray.data.recipes import (
     IdRecipe,
     InputSizes,
     ItemInput,
+    JoinedRecipe,
     Recipe,
     StateRecipe,
     TokenRecipe,
@@ -30,6 +31,7 @@ from legoray.data.tokens import (
     token_counts,
 )
 from legoray.errors import InputError, Problem
+from legoray.model.stored import JoinedFeatures, no_numbers, open_rows, rows_of_texts
 
 WORDS = "words"
 TOKENIZER_FILE = "tokenizer.json"
@@ -116,8 +118,13 @@ def open_features(recipe: Recipe, tables: Path, home: Path) -> Features:
         from legoray.llm.store import open_states
 
         return open_states(recipe, tables, home)
+    if isinstance(recipe, JoinedRecipe):
+        return JoinedFeatures([open_features(part, tables, home) for part in recipe.parts])
+    if not isinstance(recipe, TokenRecipe):
+        return open_rows(recipe, tables, home)
     if recipe.tokenizer == WORDS:
-        tokenizer = open_word_tokenizer(tables, recipe.attributes, recipe.min_count)
+        words = recipe.vocabulary or recipe.attributes
+        tokenizer = open_word_tokenizer(tables, words, recipe.min_count)
     else:
         tokenizer = _catalogue_tokenizer(recipe.tokenizer)
     shift = _shift(recipe)
@@ -147,6 +154,17 @@ def features_of_texts(recipe: Recipe, model_folder: Path, rows: list[dict[str, s
         from legoray.llm.store import states_of_texts
 
         return states_of_texts(recipe, rows)
+    if isinstance(recipe, JoinedRecipe):
+        return JoinedFeatures(
+            [
+                no_numbers(len(rows))
+                if isinstance(part, IdRecipe)
+                else features_of_texts(part, model_folder / f"input-{number}", rows)
+                for number, part in enumerate(recipe.parts)
+            ]
+        )
+    if not isinstance(recipe, TokenRecipe):
+        return rows_of_texts(recipe, model_folder, rows)
     tokenizer = load_tokenizer_file(model_folder / TOKENIZER_FILE)
     shift = _shift(recipe)
     made = [

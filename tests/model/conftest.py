@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from model_cases import ITEMS, write_tables
+from model_cases import ITEMS, N, write_tables
 
+from legoray.data.codes import write_codes
+from legoray.data.vectors import write_vectors
 from legoray.model.features import open_features
 
 
@@ -57,7 +62,20 @@ def tiny(tmp_path_factory):
                 max_position_embeddings=64,
             )
         ).save_pretrained(folder)
+    write_stored(folder / "stored")
     return str(folder)
+
+
+def write_stored(folder):
+    """Vectors and codes of `ITEMS` as files of every form."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((N, 5)).astype(np.float32)
+    keys = [f"i{n}" for n in range(1, N + 1)]
+    np.save(folder / "vectors.npy", vectors)
+    pq.write_table(pa.table({"key": keys, "vector": list(vectors)}), folder / "vectors.parquet")
+    write_vectors(folder / "vectors.safetensors", keys, torch.from_numpy(vectors))
+    write_codes(folder / "codes.parquet", keys, random.integers(1, 4, (N, 2)))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from legoray.model.base import Batch, History, Shape, UserState
 from legoray.records import write_json
 
 HIDDEN = 8
-TINY = "<tiny>"  # stands for the folder of the random language model
+TINY = "<tiny>"  # stands for the folder of the random language model; below it, stored/ has files
 
 ITEMS = [
     {"title": "Rain floods the harbour town", "abstract": "Boats drift through the streets."},
@@ -72,6 +72,36 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
     "fastformer": [
         {"min_count": 1, "embedding_size": 6, "heads": 2, "inner_size": 12},
         {"min_count": 1, "embedding_size": 8, "heads": 4, "share_layers": False, "length": 4},
+    ],
+    "vector": [
+        {"model": TINY, "length": 8},
+        {"file": f"{TINY}/stored/vectors.npy", "units": [6], "dropout": 0.2},
+        {"file": f"{TINY}/stored/vectors.parquet", "use": "tuned"},
+        {"model": TINY, "length": 16, "use": "tuned", "pooling": "last", "template": "{title}"},
+    ],
+    "views": [
+        {"encoder": {"name": "cnn", "min_count": 1, "embedding_size": 6}, "attention_size": 6},
+        {
+            "encoder": {"name": "pooling", "min_count": 1},
+            "attributes": ["abstract"],
+            "categories": ["title"],
+            "category_size": 6,
+        },
+        {"encoder": {"name": "llm", "model": TINY, "split": 1, "length": 16}},
+    ],
+    "iisan": [
+        {"model": TINY, "length": 8, "adapter_size": 4},
+        {"model": TINY, "layers": "even", "pooling": "cls", "store": "float32"},
+    ],
+    "semantic-id": [
+        {"model": TINY, "length": 8, "levels": 2, "codes": 4},
+        {"file": f"{TINY}/stored/codes.parquet", "levels": 2, "codes": 3, "dropout": 0.2},
+        {"vectors": f"{TINY}/stored/vectors.safetensors", "levels": 3, "codes": 4},
+    ],
+    "hybrid": [
+        {"text": {"name": "cnn", "min_count": 1, "embedding_size": 6}},
+        {"text": {"name": "llm", "model": TINY, "split": 1, "length": 16}, "dropout": 0.2},
+        {"text": {"name": "views", "encoder": {"name": "attention", "heads": 2}}},
     ],
     "llm": [
         {"model": TINY, "split": 1, "length": 16, "lora": {"rank": 2, "alpha": 4}},
@@ -179,6 +209,13 @@ PREDICTOR: dict[str, list[dict[str, Any]]] = {
 }
 
 
+def filled(settings: Any, tiny: str) -> Any:
+    """Settings, nested ones too, with the random language model's folder in its place."""
+    if isinstance(settings, dict):
+        return {key: filled(value, tiny) for key, value in settings.items()}
+    return settings.replace(TINY, tiny) if isinstance(settings, str) else settings
+
+
 @dataclass(frozen=True)
 class Case:
     """One part with one choice of settings."""
@@ -189,8 +226,7 @@ class Case:
 
     def config(self, tiny: str) -> dict[str, Any]:
         """As it would stand in a YAML; `tiny` is the random language model's folder."""
-        filled = {k: tiny if v == TINY else v for k, v in self.settings.items()}
-        return {"name": self.name, **filled}
+        return {"name": self.name, **filled(self.settings, tiny)}
 
 
 def cases(kind: str) -> list[Any]:
