@@ -91,8 +91,8 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: Tensor, allowed: Tensor) -> Tensor:
-        """`y = x + A(LN(x))`, `y + F(LN(y))` (SASRec, section 3.2), or `LN(x + A(x))`,
-        `LN(y + F(y))` (Vaswani et al., section 3.1; BST, eqs. 4-6).
+        """`y = x + A(LN(x))`, `y + F(LN(y))` (SASRec, section III-C), or `y = LN(x + A(x))`,
+        `LN(y + F(y))` (Vaswani et al., section 3.1; BST). Dropout follows A and F.
 
         `[N, L, size]` and `allowed`, which broadcasts to `[N, heads, L, L]`, to `[N, L, size]`.
         """
