@@ -62,7 +62,7 @@ class FieldTables:
             if name.startswith("item."):
                 known = {value: code for code, value in enumerate(self.values[name], 1)}
                 column = name.partition(".")[2]
-                found[1:, place] = [known.get(str(row.get(column, "")), 0) for row in rows]
+                found[1:, place] = [known.get(_text(row.get(column)), 0) for row in rows]
         return found
 
     def save(self, folder: Path) -> None:
@@ -79,9 +79,16 @@ def saved_fields(folder: Path) -> FieldTables:
     """
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return FieldTables(tuple(content["names"]), {}, dict(content["values"]))
+        names = tuple(content["names"])
+        values = {name: list(content["values"][name]) for name in names if name not in MOMENTS}
+        return FieldTables(names, {}, values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(Problem(str(folder / FILE), f"is damaged: {error}")) from None
+
+
+def _text(value: Any) -> str:
+    """A value as the tables would hold it."""
+    return "" if value is None else str(value)
 
 
 def moment(name: str, time: Int64) -> Int64:
@@ -101,6 +108,8 @@ def check_fields(names: Sequence[str], tables: Path) -> None:
     known = [f"item.{name}" for name in manifest.attributes]
     known += [f"user.{name}" for name in manifest.user_attributes] + list(MOMENTS)
     problems = [unknown("field", name, known, str(tables)) for name in names if name not in known]
+    twice = dict.fromkeys(name for name in names if names.count(name) > 1)
+    problems += [Problem("fields", f"'{name}' stands twice") for name in twice]
     if problems:
         raise InputError(*problems)
 
