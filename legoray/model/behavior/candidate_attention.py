@@ -55,7 +55,7 @@ class CandidateAttentionOperator(BehaviorOperator):
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """`u_k = sum_i a_ki h_i`, `a_k = softmax_i(MLP([h_i; c_k; h_i * c_k]))`.
 
-        DIN, eq. 3, with the softmax of DKN, eq. 9: `h [B, H, D]`, `c [B, K, D]` to `[B, K, D]`, a
+        DIN, eq. 3, with the softmax of DKN: `h [B, H, D]`, `c [B, K, D]` to `[B, K, D]`, a
         user for each candidate; zeros without a history.
         """
         if candidates is None:

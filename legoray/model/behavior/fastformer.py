@@ -52,7 +52,7 @@ class FastformerOperator(BehaviorOperator):
         return heads_problems(config.heads, hidden_size)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
-        """`u = pool(Fastformer(h_i + p_i))` (Fastformer, sections 3 and 4.1).
+        """`u = pool(Fastformer(h_i + p_i))` (Fastformer, section 3).
 
         `[B, H, D]` to `[B, D]`; zeros without a history.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,8 @@ from legoray.model.base import History, Shape
 from legoray.model.behavior.order import POSITION_SCALE, ages
 from legoray.model.content.text import TextConfig, word_embedding
 from legoray.model.layers import dense, embedding, zero_masked
+
+_BUCKETS = 4  # groups of users with about as many tokens
 
 
 class FlatConfig(TextConfig):
@@ -40,26 +43,38 @@ class FlatHistory(nn.Module):
         self.places = embedding(config.length * inputs.attributes + 1, size, POSITION_SCALE)
         self.ages = embedding(shape.max_history + 1, size, POSITION_SCALE)
 
-    def forward(self, history: History) -> tuple[Tensor, Tensor]:
-        """`P w_t + p_place(t) + p_age(t)` for each token t of the history, oldest item first.
+    def forward(self, history: History, encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """`encode(x, mask)` of `x_t = P w_t + p_place(t) + p_age(t)`, t the history's tokens.
 
-        Its place is counted in its item, from 1; its age is its item's, 1 for the newest.
+        A token's place is counted in its item, from 1; its age is its item's, 1 for the newest.
 
-        Returns:
-            `[B, T, D]` and a mask `[B, T]`; T is the most tokens that one of the users has.
+        Args:
+            history: of B users.
+            encode: `[n, T, D]` and a mask `[n, T]` to `[n, D]`, each row on its own; called for
+                users with about as many tokens at a time, so that less is padding.
         """
-        ids, places, age, mask = flatten(history)
+        parts = flatten(history)
+        ends, order = parts[-1].sum(dim=1).clamp(min=1).sort(stable=True)
+        rows = order.tensor_split(min(_BUCKETS, len(order)))
+        longest = torch.stack([own[-1] for own in ends.tensor_split(len(rows))]).tolist()
+        encoded = []
+        for own, width in zip(rows, longest, strict=True):
+            ids, places, age, mask = (part[own, :width] for part in parts)
+            encoded.append(encode(self._values(ids, places, age, mask), mask))
+        return torch.cat(encoded)[torch.argsort(order)]
+
+    def _values(self, ids: Tensor, places: Tensor, age: Tensor, mask: Tensor) -> Tensor:
         words = self.project(self.embed(ids, mask))
         place = self.places(places.clamp(max=self.places.num_embeddings - 1))
         item = self.ages(age.clamp(max=self.ages.num_embeddings - 1))
-        return zero_masked(words + place + item, mask), mask
+        return zero_masked(words + place + item, mask)
 
 
 def flatten(history: History) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ids, places in their item, ages of their item, and mask of a history's tokens.
 
     Padding within and between items is left out: each of the four is `[B, T]`, the tokens of a row
-    at its front.
+    at its front, and T the most that one of the users has.
     """
     if history.items is None:
         raise ValueError("this operator reads tokens, and the history does not name its items")

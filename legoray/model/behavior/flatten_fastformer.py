@@ -58,5 +58,7 @@ class FlattenFastformerOperator(BehaviorOperator):
         The items' own vectors are not read. Users' tokens, `[B, T]` of them, to `[B, D]`; zeros
         without any.
         """
-        values, mask = self.flat(history)
-        return UserState("vector", self.pool(self.mix(values, mask), mask))
+        return UserState("vector", self.flat(history, self._encode))
+
+    def _encode(self, values: Tensor, mask: Tensor) -> Tensor:
+        return self.pool(self.mix(values, mask), mask)

@@ -40,7 +40,7 @@ class PolyAttentionOperator(BehaviorOperator):
         self.codes = dense(config.code_size, config.interests, bias=False)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
-        """`e_k = sum_i a_ki h_i`, `a_k = softmax_i(c_k . tanh(W h_i))` (MINER, section 2.3).
+        """`e_k = sum_i a_ki h_i`, `a_k = softmax_i(c_k . tanh(W h_i))` (MINER, its poly attention).
 
         `[B, H, D]` to `[B, M, D]`; zeros without a history. In training, `disagreement` times
         `disagree(e)` is the state's penalty.
@@ -62,6 +62,6 @@ class PolyAttentionOperator(BehaviorOperator):
 def disagree(interests: Tensor) -> Tensor:
     """`1/M^2 sum_jk cos(e_j, e_k)`, the mean cosine of all pairs: `[B, M, D]` to `[B]`.
 
-    MINER, section 2.4. The sum over all pairs of unit vectors is the squared length of their sum.
+    MINER's disagreement loss. The sum over all pairs of unit vectors is their sum's squared length.
     """
     return F.normalize(interests.float(), dim=-1).mean(dim=1).square().sum(dim=-1)
