@@ -157,7 +157,8 @@ def _one_line(where: str, text: bytes, width: int) -> NDArray[np.float32]:
     try:
         if len(parts) != width:
             raise ValueError(f"has {len(parts)} numbers, the first line has {width}")
-        row = np.array([float(part) for part in parts], np.float32)
+        with np.errstate(over="ignore"):
+            row = np.array([float(part) for part in parts], np.float32)
         if not np.isfinite(row).all():
             raise ValueError("has a number that is not finite")
     except ValueError as error:

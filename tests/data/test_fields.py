@@ -131,8 +131,13 @@ def test_saved_fields_code_new_items_alike(made, tmp_path):
     assert not codes[:, 1:].any()
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"names": ["item.a"]}', '{"names": 3, "values": {}}',
-                                     '{"names": ["item.a"], "values": {}}'])  # fmt: skip
+DAMAGED = [
+    "", "[]", '{"names": ["item.a"]}', '{"names": 3, "values": {}}',
+    '{"names": ["item.a"], "values": {}}', '{"names": ["item.a"], "values": {"item.a": 3}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_damaged_fields(tmp_path, content):
     (tmp_path / FILE).write_text(content)
     with pytest.raises(DamagedError, match=r"fields.json: is damaged"):
@@ -173,8 +178,8 @@ def test_no_python_loop_over_rows():
     zeros = np.zeros(count, np.int64)
     split = Split(
         impression=zeros, history=zeros.astype(np.int32), history_end=zeros.astype(np.int32),
-        user=zeros.astype(np.int32), time=np.arange(count), offsets=np.arange(count + 1), clicks=zeros.astype(np.int32),
-        item=np.ones(count, np.int32), label=np.ones(count, np.int8),
+        user=zeros.astype(np.int32), time=np.arange(count), offsets=np.arange(count + 1),
+        clicks=zeros.astype(np.int32), item=np.ones(count, np.int32), label=np.ones(count, np.int8),
     )  # fmt: skip
     items = np.random.default_rng(0).integers(0, 1000, (count, 1))
     codes = fields.gather(split, np.arange(count), items)

@@ -8,7 +8,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from model_cases import CONTENT, HIDDEN, N, first_case
+from model_cases import BEHAVIOR, CONTENT, HIDDEN, N, first_case, small_shape
 
 from legoray.data import wordfile
 from legoray.data.recipes import TokenRecipe
@@ -29,10 +29,13 @@ ROWS = {
     "the": [0.5, 0.5, -0.25, 1.5],
     "elsewhere": [9.0, 9.0, 9.0, 9.0],  # in no item
 }
-TOKEN_OPERATORS = [
-    name for name in CONTENT
-    if issubclass(part_class("content", name).Config, TextConfig) or name in ("views", "hybrid")
-]  # fmt: skip
+NESTED = {"views": "encoder", "hybrid": "text"}  # operators around another one
+READERS = [
+    (kind, name)
+    for kind, table in (("content", CONTENT), ("behavior", BEHAVIOR))
+    for name in table
+    if name in NESTED or issubclass(part_class(kind, name).Config, TextConfig)
+]
 
 
 def text_of(rows):
@@ -145,24 +148,30 @@ def test_frozen_vectors_stay_and_tuned_ones_move(features_of, file, frozen, size
     assert not torch.equal(operator.convolve.weight, before["convolve.weight"])
 
 
-@pytest.mark.parametrize("name", TOKEN_OPERATORS)
-def test_every_operator_over_words_takes_them(features_of, tiny, file, name):
-    settings = first_case("content", name).config(tiny)
-    if name == "hybrid":
-        pytest.skip("its text operator is one of the others")
-    settings |= {"embedding_size": 6, "embeddings": {"file": file, "frozen": True}}
-    operator, features = made(features_of, **settings)
+@pytest.mark.parametrize(("kind", "name"), READERS)
+def test_every_operator_over_words_takes_them(features_of, tiny, file, kind, name):
+    settings = copy.deepcopy(first_case(kind, name).config(tiny))
+    start = {"embedding_size": 6, "min_count": 1, "embeddings": {"file": file, "frozen": True}}
+    own = settings[NESTED[name]] if name in NESTED else settings
+    own.update(start)
+    part, config = parse_part(kind, settings)
+    features = features_of(part.recipe(config, TEXT))
+    sizes = {"input" if kind == "content" else "history_input": features.sizes}
+    operator = part(config, small_shape(**sizes))
+    operator.start_from(features)
     tables = [module for module in operator.modules() if isinstance(module, WordEmbedding)]
     assert tables
-    rows = words_of(features)
-    for table in tables:
+    for place, table in enumerate(tables):
         assert table.coverage is not None, f"{name} does not pass start_from on"
-        assert table.table.weight[rows["rain"]].tolist() == ROWS["rain"]
-    vectors = operator(features.gather(ALL))
-    assert torch.isfinite(vectors).all()
-    vectors.square().sum().backward()
-    for key, parameter in operator.named_parameters():
-        assert (parameter.grad is not None) == parameter.requires_grad, key
+        read = features.parts[place] if name in NESTED else features
+        word = next(word for word in ROWS if word in words_of(read))
+        assert table.table.weight[words_of(read)[word]].tolist() == ROWS[word]
+        assert not table.table.weight.requires_grad
+    if kind == "content":
+        vectors = operator(features.gather(ALL))
+        vectors.square().sum().backward()
+        for key, parameter in operator.named_parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad, key
 
 
 @pytest.mark.parametrize("size", [4, 6])

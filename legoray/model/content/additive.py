@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -39,6 +39,10 @@ class AdditiveOperator(ContentOperator):
     def recipe(cls, config: AdditiveConfig, text: tuple[str, ...]) -> TokenRecipe:
         """Tokens of the configured attributes, read as one set."""
         return token_recipe(config, text)
+
+    def start_from(self, features: Any) -> None:
+        """The words' first embeddings, as the settings ask."""
+        self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
         """`W sum_t a_t e_t + b`, `a = softmax(q^T tanh(V e_t + v))` (NAML, eqs. 3-5).

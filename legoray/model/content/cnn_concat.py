@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,10 @@ class CnnConcatOperator(ContentOperator):
     def recipe(cls, config: CnnConcatConfig, text: tuple[str, ...]) -> TokenRecipe:
         """Tokens of the configured attributes."""
         return token_recipe(config, text)
+
+    def start_from(self, features: Any) -> None:
+        """The words' first embeddings, as the settings ask."""
+        self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
         """`W [v_1; ...; v_A] + b`, `v_a` the words of attribute a by NAML's eqs. 1-5.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -59,6 +59,10 @@ class FastformerOperator(ContentOperator):
     def problems(cls, config: FastformerConfig, hidden_size: int) -> list[str]:
         """The heads share the hidden size equally."""
         return heads_problems(config.heads, hidden_size)
+
+    def start_from(self, features: Any) -> None:
+        """The words' first embeddings, as the settings ask."""
+        self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
         """`sum_t a_t layers(W e_t + p_t)`, `a` by additive attention (Wu et al., section 3).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,10 @@ class GruOperator(ContentOperator):
     def recipe(cls, config: GruConfig, text: tuple[str, ...]) -> TokenRecipe:
         """Tokens of the configured attributes, read as one sequence."""
         return token_recipe(config, text)
+
+    def start_from(self, features: Any) -> None:
+        """The words' first embeddings, as the settings ask."""
+        self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
         """`h_t = GRU(e_t, h_{t-1})`; `h_n`, n the text's true length, or attention over the h_t.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -43,6 +43,10 @@ class MultiKernelCnnOperator(ContentOperator):
     def recipe(cls, config: MultiKernelCnnConfig, text: tuple[str, ...]) -> TokenRecipe:
         """Tokens of the configured attributes, read as one sequence."""
         return token_recipe(config, text)
+
+    def start_from(self, features: Any) -> None:
+        """The words' first embeddings, as the settings ask."""
+        self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
         """`W [max_i ReLU(w_h x_{i:i+h-1} + b_h)] + b` over the kernel sizes h (Kim, eqs. 2-4).

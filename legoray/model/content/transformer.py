@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -58,6 +58,10 @@ class TransformerOperator(ContentOperator):
     def problems(cls, config: TransformerConfig, hidden_size: int) -> list[str]:
         """The heads share the hidden size equally."""
         return heads_problems(config.heads, hidden_size)
+
+    def start_from(self, features: Any) -> None:
+        """The words' first embeddings, as the settings ask."""
+        self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
         """`pool_t(layers(W e_t + p_t))`; N items' tokens to `[N, D]`, zeros without any word.

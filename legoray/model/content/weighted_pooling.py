@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +43,10 @@ class WeightedPoolingOperator(ContentOperator):
     def recipe(cls, config: WeightedPoolingConfig, text: tuple[str, ...]) -> TokenRecipe:
         """Tokens of the configured attributes."""
         return token_recipe(config, text)
+
+    def start_from(self, features: Any) -> None:
+        """The words' first embeddings, as the settings ask."""
+        self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
         """`W combine_a(sum_{t in a} w_t e_t) + b`: N items' tokens to `[N, D]`.
