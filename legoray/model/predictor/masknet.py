@@ -63,7 +63,7 @@ class MaskNetPredictor(ClickPredictor):
         """Serial: block after block, `w^T` of the last; parallel: an MLP on all blocks' outputs.
 
         Every mask is made of the fields' vectors themselves; the (first) blocks read each field's
-        vector after a layer norm of its own (MaskNet, sections 3.3-3.5). `u [B, D]`,
+        vector after a layer norm of its own (MaskNet, sections 3.2-3.4). `u [B, D]`,
         `c [B, K, D]` to `[B, K]`.
         """
         stacked = self.stack(user, candidates, fields)
