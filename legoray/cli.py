@@ -32,6 +32,12 @@ SpaceFile = Annotated[
 ]
 DatasetFile = Annotated[Path, typer.Argument(help="A data set, such as datasets/mind_sample.yaml")]
 Tracking = Annotated[str, typer.Option("--tracking", help="MLflow tracking URI.")]
+Template = Annotated[
+    str | None, typer.Option(help="Such as '{title} ({category})'; all text attributes if absent.")
+]
+Length = Annotated[int, typer.Option(help="Tokens of a text at most.")]
+Pooling = Annotated[str, typer.Option(help="mean, cls or last.")]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16 or int8.")]
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 
 
@@ -187,6 +193,58 @@ def catalog() -> None:
             paper = f" [{cls.paper}]" if cls.paper else ""
             _say(f"  {name:<12} {summary}{paper}")
     _say(f"\n{len(compositions())} valid compositions")
+
+
+@app.command()
+def vectors(
+    dataset: DatasetFile,
+    output: Annotated[Path, typer.Option(help="A .safetensors file to write.")],
+    model: Annotated[str, typer.Option(help="A language model of the catalogue.")] = "minilm",
+    template: Template = None,
+    length: Length = 64,
+    pooling: Pooling = "mean",
+    precision: Precision = "float32",
+) -> None:
+    """Write one vector per item, a language model's pooled hidden state, keyed by item."""
+    from legoray.config import build
+    from legoray.model.content.sources import PooledConfig
+    from legoray.model.storedcmd import export_vectors
+
+    given = {"template": template, "length": length, "pooling": pooling, "precision": precision}
+    export_vectors(dataset, output, model=model, config=build(PooledConfig, given), say=_say)
+
+
+@app.command()
+def codes(
+    dataset: DatasetFile,
+    output: Annotated[Path, typer.Option(help="A .parquet file to write.")],
+    vectors: Annotated[Path | None, typer.Option(help="A file of one vector per item.")] = None,
+    model: Annotated[str | None, typer.Option(help="A language model, instead.")] = None,
+    levels: Annotated[int, typer.Option(min=1, help="Codes per item, coarse to fine.")] = 3,
+    codes: Annotated[int, typer.Option(min=2, help="Different codes per level.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Of the k-means.")] = 0,
+    template: Template = None,
+    length: Length = 64,
+    pooling: Pooling = "mean",
+    precision: Precision = "float32",
+) -> None:
+    """Write semantic ids: a few codes per item, by residual k-means of its vectors."""
+    from legoray.config import build
+    from legoray.model.content.sources import PooledConfig
+    from legoray.model.storedcmd import export_codes
+
+    given = {"template": template, "length": length, "pooling": pooling, "precision": precision}
+    export_codes(
+        dataset,
+        output,
+        vectors=vectors,
+        model=model,
+        config=build(PooledConfig, given),
+        levels=levels,
+        codes=codes,
+        seed=seed,
+        say=_say,
+    )
 
 
 def run(command: Callable[[], Any]) -> None:
