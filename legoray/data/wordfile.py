@@ -43,7 +43,7 @@ def read_vectors(source: Path | str, words: Sequence[str]) -> Found:
         InputError: the file or the package is missing or damaged.
     """
     if source == GLOVE:
-        return _of_package(words)
+        return _of_package(tuple(words))
     path = Path(source)
     try:
         state = path.stat()
@@ -52,7 +52,8 @@ def read_vectors(source: Path | str, words: Sequence[str]) -> Found:
         raise InputError(Problem(str(path), f"cannot be read: {error.strerror}")) from None
 
 
-def _of_package(words: Sequence[str]) -> Found:
+@functools.lru_cache(maxsize=2)
+def _of_package(words: tuple[str, ...]) -> Found:
     """GloVe of 6 billion words in 50 dimensions."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:

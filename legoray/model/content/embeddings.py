@@ -105,7 +105,8 @@ class WordEmbedding(nn.Module):
             raise InputError(Problem("embeddings", f"{self._source()} knows only {share}"))
         self._resize(vectors.shape[1], float(vectors.std()))
         with torch.no_grad():
-            self.table.weight[rows] = vectors
+            vectors = vectors.to(self.table.weight.device)
+            self.table.weight[rows.to(vectors.device)] = vectors
             if isinstance(self.project, nn.Linear):  # as spread as embeddings that start at random
                 spread = self.project(vectors).std().clamp(min=1e-6)
                 self.project.weight.mul_(WORD_SCALE / spread)
