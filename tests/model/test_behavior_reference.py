@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from model_cases import HIDDEN, histories, perturb, small_shape
+from model_cases import HIDDEN, histories, past, perturb, small_shape
 from test_content_reference import additive, heads_by_loop
 
 from legoray.model.behavior.gru import compact
@@ -19,7 +19,7 @@ def make(name, **settings):
 def check(operator, reference):
     history, mask = histories()
     expected = torch.stack([reference(h[m]) for h, m in zip(history, mask, strict=True)])
-    torch.testing.assert_close(operator(history, mask).values, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(operator(past(history, mask)).values, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("pool", ["mean", "max"])
@@ -56,7 +56,7 @@ def test_gru_equals_the_state_after_a_single_unpadded_sequence():
 
 def test_none_is_the_history_itself():
     history, mask = histories()
-    state = make("none")(history, mask)
+    state = make("none")(past(history, mask))
     assert torch.equal(state.values[mask], history[mask])
     assert torch.equal(state.mask, mask)
 
@@ -76,7 +76,11 @@ def test_attention_does_not_depend_on_the_order_and_gru_does():
     for name in ("pooling", "additive", "attention"):
         operator = make(name)
         torch.testing.assert_close(
-            operator(history, mask).values, operator(flipped, mask).values, atol=1e-5, rtol=1e-5
+            operator(past(history, mask)).values,
+            operator(past(flipped, mask)).values,
+            atol=1e-5,
+            rtol=1e-5,
         )
     gru = make("gru")
-    assert not torch.allclose(gru(history, mask).values, gru(flipped, mask).values)
+    found = [gru(past(vectors, mask)).values for vectors in (history, flipped)]
+    assert not torch.allclose(*found)

@@ -22,17 +22,21 @@ def model(content="id", behavior="pooling", predictor="dot", hidden_size=64, set
 
 
 def test_all_compositions_are_told_apart_from_declarations():
-    vectors = [b for b in BEHAVIOR if b != "none"]
-    expected = {(c, b, p) for c in CONTENT for b in vectors for p in ("dot", "dnn", "dcn")}
+    vectors = [b for b in BEHAVIOR if b not in ("none", "poly-attention")]
+    scorers = [p for p in PREDICTOR if p not in ("din", "miner")]
+    expected = {(c, b, p) for c in CONTENT for b in vectors for p in scorers}
     expected |= {(c, "none", "din") for c in CONTENT}
+    expected |= {(c, "poly-attention", "miner") for c in CONTENT}
     assert set(compositions()) == expected
-    assert len(compositions()) == len(expected)
+    assert len(compositions()) == len(expected) == 17 * (13 * 15 + 2)
 
 
 def test_valid_ones_have_no_problems():
+    needed = {"vector": {"model": "minilm"}, "semantic-id": {"model": "minilm"}}
     for content, behavior, predictor in compositions():
         if content != "llm":
-            assert check(model(content, behavior, predictor)) == []
+            config = model(content, behavior, predictor, settings=needed.get(content, {}))
+            assert check(config) == []
             assert explain(content, behavior, predictor) is None
 
 
@@ -42,10 +46,10 @@ def test_an_invalid_one_says_why_and_what_would_fit():
     assert "'dot' reads one vector per user" in text
     assert "'none' gives the history item by item" in text
     assert "'none' goes with: din" in text
-    assert "'dot' goes with: pooling, additive, attention, gru" in text
+    assert "'dot' goes with: pooling, additive, attention, gru, lstur" in text
     reason = explain("id", "gru", "din")
     assert reason is not None
-    assert "'gru' goes with: dot, dnn, dcn" in reason
+    assert "'gru' goes with: dot, cosine, bilinear, dnn" in reason
 
 
 def test_invalid_ones_are_exactly_those_not_listed():

@@ -34,7 +34,7 @@ def test_a_part_of_one_s_own_by_its_import_path():
     [
         ("content", {"name": "cmn"}, "did you mean 'cnn'"),
         ("behavior", {"name": "atention"}, "did you mean 'attention'"),
-        ("predictor", {"name": "zzz"}, "known: dcn, din, dnn, dot"),
+        ("predictor", {"name": "zzz"}, "known: autoint, bilinear, cosine"),
         ("predictor", {"name": "zzz"}, "there is no click predictor 'zzz'"),
         ("content", {}, "needs a name"),
         ("content", {"name": 3}, "needs a name"),
