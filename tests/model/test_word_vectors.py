@@ -199,7 +199,9 @@ def test_saved_weights_hold_the_vectors_and_need_no_file(features_of, tmp_path, 
     first, features = made(features_of, **settings)
     path.unlink()
     second, _ = made(features_of, start=False, **settings)
+    before = torch.get_rng_state()
     second.load_state_dict(first.state_dict())
+    assert torch.equal(before, torch.get_rng_state())
     inputs = features.gather(ALL)
     assert torch.equal(second.eval()(inputs), first.eval()(inputs))
     assert not second.embed.table.weight.requires_grad

@@ -102,7 +102,8 @@ class WordEmbedding(nn.Module):
         self.coverage = _coverage(rows, features)
         if self.coverage.words < LEAST:
             share = f"{self.coverage.words:.1%} of the data's words"
-            raise InputError(Problem("embeddings", f"{self._source()} knows only {share}"))
+            hint = "are these vectors of the texts' language?"
+            raise InputError(Problem("embeddings", f"{self._source()} knows only {share}", hint))
         self._resize(vectors.shape[1], float(vectors.std()))
         with torch.no_grad():
             vectors = vectors.to(self.table.weight.device)
@@ -154,7 +155,8 @@ def _widen(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) ->
     if not isinstance(module, WordEmbedding) or saved is None or saved.ndim != 2:
         return  # the latter is torch's to complain about
     if saved.shape[1] != module.table.embedding_dim:
-        module._resize(saved.shape[1], WORD_SCALE)
+        with torch.random.fork_rng(devices=[]):  # reading must not move anybody's random numbers
+            module._resize(saved.shape[1], WORD_SCALE)
 
 
 def _coverage(rows: Tensor, features: Any) -> Coverage:
