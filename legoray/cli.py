@@ -180,19 +180,77 @@ def recommend(
 
 
 @app.command()
-def catalog() -> None:
-    """List all parts, the paper of each, and how many compositions of them are valid."""
-    from legoray.model.compose import compositions
-    from legoray.model.registry import TABLES, part_class
+def catalog(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="Nothing, or: explain <part> <part> [<part>]")
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option(help="Say whether parts fit together, such as cnn+none+dot.")
+    ] = None,
+) -> None:
+    """List all parts with their papers, the presets, and how many compositions are valid."""
+    from legoray.errors import unknown
+    from legoray.model.catalog import explain_text, print_catalog
 
-    for kind, table in TABLES.items():
-        _say(f"\n{kind} {'operators' if kind != 'predictor' else '(click predictors)'}")
-        for name in table:
-            cls = part_class(kind, name)
-            summary = (cls.__doc__ or "").strip().splitlines()[0]
-            paper = f" [{cls.paper}]" if cls.paper else ""
-            _say(f"  {name:<12} {summary}{paper}")
-    _say(f"\n{len(compositions())} valid compositions")
+    asked = [explain] if explain else (words or [])[1:]
+    if words and words[0] != "explain":
+        raise InputError(unknown("subcommand of catalog", words[0], ["explain"]))
+    if asked or words:
+        _say(explain_text(asked))
+    else:
+        print_catalog(_console())
+
+
+@app.command()
+def train(
+    preset: Annotated[
+        str | None, typer.Option(help="A model of the literature, such as naml; see --list.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A composition of one's own: YAML with model and train.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A data set, such as datasets/mind_sample.yaml")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting to change, such as train.epochs=3; repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the file's, which is 1.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Of records and models; runs/<name> here.")
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Measure the best epoch on the test split at the end.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Set earlier trainings in the folder aside.")
+    ] = False,
+    tracking: Tracking = DEFAULT_TRACKING,
+    listed: Annotated[bool, typer.Option("--list", help="List the presets.")] = False,
+) -> None:
+    """Train one model alone: a preset, or a composition of one's own. Going on after a kill."""
+    if listed:
+        from legoray.model.catalog import print_presets
+
+        print_presets(_console())
+        return
+    if data is None:
+        raise InputError("give --data, such as datasets/mind_sample.yaml")
+    from legoray.search.single import Asked, train_one
+
+    asked = Asked(
+        data=data,
+        preset=preset,
+        file=config,
+        changes=changes or (),
+        seed=seed,
+        folder=folder,
+        test=test,
+        fresh=fresh,
+        tracking=tracking,
+    )
+    raise typer.Exit(train_one(asked, _console()))
 
 
 @app.command()
@@ -249,6 +307,8 @@ def codes(
 
 def run(command: Callable[[], Any]) -> None:
     """Run a command; print a user's mistakes and exit with 2, end quietly on Ctrl-C and pipes."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a user's own parts may stand
     try:
         command()
     except InputError as error:

@@ -72,6 +72,7 @@ class SweepInfo(Strict):
     created: float = 0.0
     state: Literal["searching", "finals", "finished", "interrupted"] = "searching"
     ended: str = ""  # why the search (not its finals) ended: trials, hours, exhausted
+    command: str = ""  # that started it, where it was no search
 
 
 R = TypeVar("R", bound=Strict)

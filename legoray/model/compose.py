@@ -7,6 +7,7 @@ from typing import Any
 from legoray.config import ModelConfig
 from legoray.errors import InputError, Problem
 from legoray.model.base import PartConfig
+from legoray.model.parts import misfit
 from legoray.model.registry import (
     BEHAVIOR,
     CONTENT,
@@ -17,12 +18,6 @@ from legoray.model.registry import (
     part_class,
 )
 from legoray.yamlfile import Document, Keys, dotted
-
-_READS = {
-    "vector": "one vector per user",
-    "interests": "several vectors per user",
-    "sequence": "the history item by item",
-}
 
 
 def check(config: ModelConfig, document: Document | None = None, at: Keys = ()) -> list[Problem]:
@@ -95,15 +90,5 @@ def _fit(
     behavior: str, predictor: str, behavior_class: type[Any], predictor_class: type[Any], where: str
 ) -> list[Problem]:
     """A predictor must accept the kind of user state that the behavior operator produces."""
-    kind, accepted = behavior_class.produces, predictor_class.accepts
-    if kind in accepted:
-        return []
-    wanted = " or ".join(_READS[k] for k in sorted(accepted))
-    predictors = [n for n in PREDICTOR if kind in part_class("predictor", n).accepts]
-    behaviors = [n for n in BEHAVIOR if part_class("behavior", n).produces in accepted]
-    hint = f"'{behavior}' goes with: {', '.join(predictors) or 'no predictor here'}"
-    hint += f"; '{predictor}' goes with: {', '.join(behaviors) or 'no behavior operator here'}"
-    message = (
-        f"predictor '{predictor}' reads {wanted}, but behavior '{behavior}' gives {_READS[kind]}"
-    )
-    return [Problem(where, message, hint)]
+    found = misfit(behavior, behavior_class.produces, predictor, predictor_class.accepts)
+    return [Problem(where, *found)] if found else []

@@ -1,4 +1,4 @@
-"""Which parts there are: one explicit table per kind, name -> where its class stands.
+"""The classes behind the names of `legoray.model.parts`, and their settings out of the YAML.
 
 The classes are imported when they are asked for, so that naming a part costs nothing.
 """
@@ -6,77 +6,28 @@ The classes are imported when they are asked for, so that naming a part costs no
 from __future__ import annotations
 
 import importlib
-from typing import Any, Literal, get_args
+from typing import Any
 
 from legoray.config import Keys, build
 from legoray.errors import InputError, Problem, nearest, unknown
 from legoray.model.base import BehaviorOperator, ClickPredictor, ContentOperator, PartConfig
+from legoray.model.parts import BEHAVIOR, CONTENT, KINDS, PREDICTOR, TABLES, Kind
 from legoray.yamlfile import Document, dotted
 
-Kind = Literal["content", "behavior", "predictor"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+_IMPORT_HINT = (
+    "expected package.module:Class, the package in the current folder, in PYTHONPATH or installed"
+)
+__all__ = [
+    "BEHAVIOR",
+    "CONTENT",
+    "KINDS",
+    "PREDICTOR",
+    "TABLES",
+    "Kind",
+    "parse_part",
+    "part_class",
+]
 
-CONTENT: dict[str, str] = {
-    "id": "legoray.model.content.id:IdOperator",
-    "vector": "legoray.model.content.vector:VectorOperator",
-    "pooling": "legoray.model.content.pooling:PoolingOperator",
-    "weighted-pooling": "legoray.model.content.weighted_pooling:WeightedPoolingOperator",
-    "cnn": "legoray.model.content.cnn:CnnOperator",
-    "cnn-concat": "legoray.model.content.cnn_concat:CnnConcatOperator",
-    "multi-kernel-cnn": "legoray.model.content.multi_kernel_cnn:MultiKernelCnnOperator",
-    "attention": "legoray.model.content.attention:AttentionOperator",
-    "additive": "legoray.model.content.additive:AdditiveOperator",
-    "views": "legoray.model.content.views:ViewsOperator",
-    "gru": "legoray.model.content.gru:GruOperator",
-    "transformer": "legoray.model.content.transformer:TransformerOperator",
-    "fastformer": "legoray.model.content.fastformer:FastformerOperator",
-    "llm": "legoray.model.content.llm:LlmOperator",
-    "iisan": "legoray.model.content.iisan:IisanOperator",
-    "semantic-id": "legoray.model.content.semantic_id:SemanticIdOperator",
-    "hybrid": "legoray.model.content.hybrid:HybridOperator",
-}
-BEHAVIOR: dict[str, str] = {
-    "none": "legoray.model.behavior.none:NoneOperator",
-    "pooling": "legoray.model.behavior.pooling:PoolingOperator",
-    "additive": "legoray.model.behavior.additive:AdditiveOperator",
-    "attention": "legoray.model.behavior.attention:AttentionOperator",
-    "gru": "legoray.model.behavior.gru:GruOperator",
-    "lstur": "legoray.model.behavior.lstur:LsturOperator",
-    "transformer": "legoray.model.behavior.transformer:TransformerOperator",
-    "causal-transformer": "legoray.model.behavior.causal_transformer:CausalTransformerOperator",
-    "fastformer": "legoray.model.behavior.fastformer:FastformerOperator",
-    "poly-attention": "legoray.model.behavior.poly_attention:PolyAttentionOperator",
-    "candidate-attention": "legoray.model.behavior.candidate_attention:CandidateAttentionOperator",
-    "cnn": "legoray.model.behavior.cnn:CnnOperator",
-    "personalised": "legoray.model.behavior.personalised:PersonalisedOperator",
-    "flatten-transformer": "legoray.model.behavior.flatten_transformer:FlattenTransformerOperator",
-    "flatten-fastformer": "legoray.model.behavior.flatten_fastformer:FlattenFastformerOperator",
-}
-PREDICTOR: dict[str, str] = {
-    "dot": "legoray.model.predictor.dot:DotPredictor",
-    "cosine": "legoray.model.predictor.cosine:CosinePredictor",
-    "bilinear": "legoray.model.predictor.bilinear:BilinearPredictor",
-    "dnn": "legoray.model.predictor.dnn:DnnPredictor",
-    "wide-deep": "legoray.model.predictor.wide_deep:WideDeepPredictor",
-    "fm": "legoray.model.predictor.fm:FmPredictor",
-    "deepfm": "legoray.model.predictor.deepfm:DeepFmPredictor",
-    "pnn": "legoray.model.predictor.pnn:PnnPredictor",
-    "dcn": "legoray.model.predictor.dcn:DcnPredictor",
-    "dcnv2": "legoray.model.predictor.dcnv2:DcnV2Predictor",
-    "xdeepfm": "legoray.model.predictor.xdeepfm:XDeepFmPredictor",
-    "autoint": "legoray.model.predictor.autoint:AutoIntPredictor",
-    "din": "legoray.model.predictor.din:DinPredictor",
-    "masknet": "legoray.model.predictor.masknet:MaskNetPredictor",
-    "gdcn": "legoray.model.predictor.gdcn:GdcnPredictor",
-    "finalmlp": "legoray.model.predictor.finalmlp:FinalMlpPredictor",
-    "miner": "legoray.model.predictor.miner:MinerPredictor",
-}
-
-TABLES: dict[str, dict[str, str]] = {
-    "content": CONTENT,
-    "behavior": BEHAVIOR,
-    "predictor": PREDICTOR,
-}
 _BASES: dict[str, type] = {
     "content": ContentOperator,
     "behavior": BehaviorOperator,
@@ -159,15 +110,25 @@ def _import(path: str) -> type[Any]:
 
 def _own_class(kind: str, path: str, where: str) -> type[Any]:
     """A part that stands outside of the tables."""
+    from legoray.model.inspect import class_problems
+
+    module, _, name = path.partition(":")
     try:
-        found = _import(path)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
         close = nearest(path, TABLES[kind])
-        hint = f"did you mean '{close}'?" if close else "expected package.module:Class"
+        hint = f"did you mean '{close}'?" if close else _IMPORT_HINT
         raise InputError(Problem(where, f"'{path}' cannot be imported: {error}", hint)) from None
+    except Exception as error:  # whatever the user's module does when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        hint = "expected package.module:Class"
+        raise InputError(Problem(where, f"'{path}' cannot be imported: {reason}", hint)) from None
     base = _BASES[kind]
     if not (isinstance(found, type) and issubclass(found, base)):
         raise InputError(
             Problem(where, f"'{path}' is no {_described(kind)}", f"derive it from {base.__name__}")
         )
+    problems = class_problems(kind, found, where, path)
+    if problems:
+        raise InputError(*problems)
     return found

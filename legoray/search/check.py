@@ -12,9 +12,17 @@ import torch
 
 from legoray.config import TrialConfig
 from legoray.data.corpus import Corpus
-from legoray.data.recipes import CodeRecipe, LayersRecipe, Recipe, StateRecipe, VectorRecipe
+from legoray.data.recipes import (
+    CodeRecipe,
+    LayersRecipe,
+    Recipe,
+    StateRecipe,
+    VectorRecipe,
+    leaves,
+)
 from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.model.base import Batch
+from legoray.model.inspect import check_parts
 from legoray.model.recommender import Recommender, new_model, recipes_of
 from legoray.search.space import Space
 from legoray.train.batches import Collator, draw_samples
@@ -47,7 +55,8 @@ def check_space(
         return problems
     corners = space.corners()
     for number, config in enumerate(corners, 1):
-        found = _attempt(config, space, corpus, tables, home)
+        where = f"{space.document.path}: {config.model.label()}"
+        found = _attempt(config, where, space.text, corpus, tables, home)
         problems += found
         outcome = "failed" if found else "fine"
         say(f"corner {number} of {len(corners)}: {config.model.label()} {outcome}")
@@ -78,13 +87,36 @@ def _problems(attempt: Callable[[], Any]) -> list[Problem]:
     return []
 
 
-def _attempt(
-    config: TrialConfig, space: Space, corpus: Corpus, tables: Path, home: Path
+def check_config(
+    config: TrialConfig,
+    text: tuple[str, ...],
+    corpus: Corpus,
+    tables: Path,
+    home: Path,
+    say: Say = lambda text: None,
 ) -> list[Problem]:
-    """The problems of one corner."""
-    where = f"{space.document.path}: {config.model.label()}"
+    """As `check_space`, for one configuration."""
+    problems: list[Problem] = []
     try:
-        run_corner(config, space.text, corpus, tables, home)
+        recipes = recipes_of(config.model, text)
+        read = [*leaves(recipes.items), *(leaves(recipes.history) if recipes.history else ())]
+        problems = _prepare(read, tables, home, say)
+    except InputError as error:
+        return error.problems
+    return problems or _attempt(config, config.model.label(), text, corpus, tables, home)
+
+
+def _attempt(
+    config: TrialConfig,
+    where: str,
+    text: tuple[str, ...],
+    corpus: Corpus,
+    tables: Path,
+    home: Path,
+) -> list[Problem]:
+    """The problems of one corner, which stands at `where`."""
+    try:
+        run_corner(config, text, corpus, tables, home)
     except InputError as error:
         return [
             Problem(f"{where}: {p.where}" if p.where else where, p.message, p.hint)
@@ -124,6 +156,9 @@ def run_corner(
     chosen = np.arange(min(SAMPLES, config.train.batch_size, len(samples)))
     collate = Collator(corpus, train, inputs, config.train.max_history)
     batch = collate(samples.impression[chosen], samples.rows[chosen])
+    problems = check_parts(recommender, batch, config.model.hidden_size)
+    if problems:
+        raise InputError(*problems)
     _train_and_score(recommender, batch, config)
 
 

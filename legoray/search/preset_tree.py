@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from legoray.errors import InputError, Problem, nearest
+from legoray.model.presets import Preset, preset
 from legoray.search.notation import KINDS, Reader, is_search
-from legoray.search.presets import Preset, preset
 from legoray.search.tree import Choice, Const, Group, Node, Option, sort_key
 from legoray.yamlfile import Keys
 

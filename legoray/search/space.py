@@ -253,7 +253,12 @@ def recipe_of(content: Mapping[str, Any], text: tuple[str, ...]) -> Recipe:
     from legoray.model.registry import parse_part
 
     cls, settings = parse_part("content", dict(content))
-    return cast(Recipe, cast(Any, cls).recipe(settings, text))
+    found = cast(Any, cls).recipe(settings, text)
+    if not isinstance(found, Recipe):
+        message = f"'{content['name']}' gives {found!r} as its recipe"
+        hint = "expected one of legoray.data.recipes, such as TokenRecipe"
+        raise InputError(Problem("model.content", message, hint))
+    return cast(Recipe, found)
 
 
 def reads_states(model: ModelConfig, text: tuple[str, ...]) -> bool:

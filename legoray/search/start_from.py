@@ -15,10 +15,10 @@ from typing import Any
 
 from legoray.config import ModelConfig, TrainConfig
 from legoray.errors import InputError, Problem, nearest
+from legoray.model.presets import Preset, fitting, preset
 from legoray.search.cover import complete
 from legoray.search.fits import part_names
 from legoray.search.notation import KINDS
-from legoray.search.presets import Preset, fitting, preset
 from legoray.search.space import PRESET, Space
 from legoray.search.tree import Choice, Const, Group, Node, Range, Scalar, below, same, text_of
 from legoray.yamlfile import Keys
@@ -49,7 +49,7 @@ def start_notes(space: Space) -> list[str]:
 
 
 def _reading(space: Space) -> Iterator[str]:
-    from legoray.search.presets import reading_note
+    from legoray.model.presets import reading_note
 
     if space.presets is None:
         return

@@ -21,6 +21,7 @@ def sweep_note(sweep: SweepInfo, winner: TrialRecord | None, name: str, version:
     if version:
         uri = f"models:/{name}/{version}"
         lines += ["", f"    legoray recommend {uri} --history 'a title' --candidates new.txt"]
-    lines += ["", f"    python run_search.py {sweep.space_file}", "", "| protocol | |", "|---|---|"]
+    command = sweep.command or f"python run_search.py {sweep.space_file}"
+    lines += ["", f"    {command}", "", "| protocol | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in sorted(sweep.protocol.items())]
     return "\n".join(lines)
