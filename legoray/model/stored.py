@@ -7,7 +7,6 @@ where a language model makes them; what comes from a file can only be known of t
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from legoray.data.built import Say, ensure_folder, quietly
+from legoray.data.built import Say, quietly
 from legoray.data.fields import coded
 from legoray.data.load import load_items
 from legoray.data.recipes import (
@@ -32,7 +29,7 @@ from legoray.data.recipes import (
     VectorSource,
 )
 from legoray.errors import DamagedError, InputError, Problem
-from legoray.records import digest, write_json
+from legoray.records import write_json
 
 if TYPE_CHECKING:
     from legoray.model.features import Features
@@ -41,8 +38,6 @@ Rows = list[dict[str, str]]
 RowRecipe = VectorRecipe | CodeRecipe | LayersRecipe | CategoryRecipe
 
 CATEGORIES = "categories.json"
-CENTROIDS = "centroids.safetensors"
-_CODES = "codes.safetensors"
 
 
 def _nothing(folder: Path) -> None:
@@ -116,7 +111,9 @@ def open_rows(recipe: RowRecipe, tables: Path, home: Path, say: Say = quietly) -
 
         return _layers(recipe, open_pooled(recipe, tables, home, say=say))
     if isinstance(recipe, CodeRecipe):
-        return _open_codes(recipe, tables, home, say)
+        from legoray.model.storedcodes import open_codes
+
+        return open_codes(recipe, tables, home, say)
     return _vectors(recipe.source, open_vectors(recipe.source, tables, home, say))
 
 
@@ -138,8 +135,10 @@ def rows_of_texts(recipe: RowRecipe, folder: Path, rows: Rows) -> RowFeatures:
 
         return _layers(recipe, pooled_of_texts(recipe, rows))
     if isinstance(recipe, CodeRecipe):
-        return _codes_of_texts(recipe, folder, rows)
-    return _vectors(recipe.source, _vectors_of_texts(recipe.source, folder, rows))
+        from legoray.model.storedcodes import codes_of_texts
+
+        return codes_of_texts(recipe, folder, rows)
+    return _vectors(recipe.source, vectors_of_texts(recipe.source, folder, rows))
 
 
 def open_vectors(source: VectorSource, tables: Path, home: Path, say: Say = quietly) -> Tensor:
@@ -158,25 +157,31 @@ def open_vectors(source: VectorSource, tables: Path, home: Path, say: Say = quie
     return torch.from_numpy(read_vectors(Path(source.file), keys))
 
 
-def _vectors_of_texts(source: VectorSource, folder: Path, rows: Rows) -> Tensor:
+def vectors_of_texts(source: VectorSource, folder: Path, rows: Rows) -> Tensor:
+    """The vectors `[items, W]` of new items.
+
+    Raises:
+        InputError: as `rows_of_texts`.
+    """
     if not source.model:
-        raise _only_known(folder, f"vectors stored in {source.file}")
+        raise only_known(folder, f"vectors stored in {source.file}")
     from legoray.llm.pooled import last_layer_of, pooled_of_texts
 
     return pooled_of_texts(last_layer_of(source), rows, last=True)[:, 0]
 
 
 def _vectors(source: VectorSource, vectors: Tensor) -> RowFeatures:
-    save = functools.partial(_save_model_note, source) if source.model else _nothing
+    save = functools.partial(save_model_note, source) if source.model else _nothing
     return RowFeatures(vectors, InputSizes(width=vectors.shape[1]), save)
 
 
 def _layers(recipe: LayersRecipe, states: Tensor) -> RowFeatures:
     sizes = InputSizes(width=states.shape[2], layers=states.shape[1])
-    return RowFeatures(states, sizes, functools.partial(_save_model_note, recipe))
+    return RowFeatures(states, sizes, functools.partial(save_model_note, recipe))
 
 
-def _save_model_note(recipe: LayersRecipe | VectorSource, folder: Path) -> None:
+def save_model_note(recipe: LayersRecipe | VectorSource, folder: Path) -> None:
+    """Note in a model's folder which language model it stands on; its weights stay outside."""
     from legoray.llm.pooled import note_of
 
     write_json(folder / "language_model.json", note_of(recipe))
@@ -195,7 +200,7 @@ def _categories_of_texts(recipe: CategoryRecipe, folder: Path, rows: Rows) -> Ro
         content = json.loads((folder / CATEGORIES).read_text(encoding="utf-8"))
         values = {name: list(content[name]) for name in recipe.attributes}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder / CATEGORIES, error) from None
+        raise damaged_asset(folder / CATEGORIES, error) from None
     found = torch.zeros(len(rows), len(recipe.attributes), dtype=torch.int64)
     for place, name in enumerate(recipe.attributes):
         known = {value: code for code, value in enumerate(values[name], 1)}
@@ -215,72 +220,6 @@ def _categories(recipe: CategoryRecipe, codes: Tensor, values: dict[str, list[st
     return RowFeatures(codes, sizes, save)
 
 
-def _open_codes(recipe: CodeRecipe, tables: Path, home: Path, say: Say) -> RowFeatures:
-    if recipe.vectors is None:
-        from legoray.data.codes import read_codes
-
-        keys = load_items(tables, ["key"])["key"]
-        found = read_codes(Path(recipe.file), keys, recipe.levels, recipe.codes)
-        return _codes(recipe, torch.from_numpy(found), None)
-    codes, centroids = codes_of_vectors(recipe, tables, home, say)
-    return _codes(recipe, codes, centroids)
-
-
-def codes_of_vectors(
-    recipe: CodeRecipe, tables: Path, home: Path, say: Say = quietly
-) -> tuple[Tensor, Tensor]:
-    """The codes `[items, levels]` of vectors, and their centroids `[levels, K, W]`.
-
-    They are made once per content of the vectors and settings, in `<home>/codes`.
-
-    Raises:
-        InputError: as `open_rows`.
-    """
-    from legoray.data.codes import VERSION, assign_codes, fit_centroids
-
-    assert recipe.vectors is not None
-    vectors = open_vectors(recipe.vectors, tables, home, say).numpy()
-    content = hashlib.sha256(np.ascontiguousarray(vectors).data).hexdigest()
-    told = [VERSION, content, list(vectors.shape), recipe.levels, recipe.codes, recipe.seed]
-    folder = home / "codes" / digest(told, 24)
-
-    def make(working: Path) -> None:
-        say(f"making {recipe.levels} x {recipe.codes} codes of {len(vectors):,} vectors")
-        centroids = fit_centroids(vectors, recipe.levels, recipe.codes, recipe.seed)
-        codes = torch.from_numpy(assign_codes(vectors, centroids))
-        tensors = {"codes": codes, "centroids": torch.from_numpy(centroids)}
-        save_file(tensors, working / _CODES)
-
-    ensure_folder(folder, make, "stored codes", say)
-    stored = load_file(folder / _CODES)
-    return stored["codes"], stored["centroids"]
-
-
-def _codes_of_texts(recipe: CodeRecipe, folder: Path, rows: Rows) -> RowFeatures:
-    if recipe.vectors is None:
-        raise _only_known(folder, f"codes stored in {recipe.file}")
-    from legoray.data.codes import assign_codes
-
-    vectors = _vectors_of_texts(recipe.vectors, folder, rows)
-    try:
-        centroids = load_file(folder / CENTROIDS)["centroids"]
-        codes = assign_codes(vectors.numpy(), centroids.numpy())
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise _damaged(folder / CENTROIDS, error) from None
-    return _codes(recipe, torch.from_numpy(codes), centroids)
-
-
-def _codes(recipe: CodeRecipe, codes: Tensor, centroids: Tensor | None) -> RowFeatures:
-    def save(folder: Path) -> None:
-        if centroids is not None:
-            save_file({"centroids": centroids}, folder / CENTROIDS)
-        if recipe.vectors is not None and recipe.vectors.model:
-            _save_model_note(recipe.vectors, folder)
-
-    sizes = InputSizes(values=(recipe.codes + 1,) * recipe.levels)
-    return RowFeatures(codes, sizes, save)
-
-
 def _text(row: dict[str, str], attribute: str, number: int) -> str:
     value: Any = row.get(attribute)
     if not isinstance(value, str):
@@ -289,11 +228,13 @@ def _text(row: dict[str, str], attribute: str, number: int) -> str:
     return value
 
 
-def _only_known(folder: Path, what: str) -> InputError:
+def only_known(folder: Path, what: str) -> InputError:
+    """The error of asking for new items where a file knows the data set's alone."""
     message = f"this model reads {what}, which has nothing of new items: it cannot score them"
     return InputError(Problem(str(folder), message, "use a text model, or vectors of a model"))
 
 
-def _damaged(file: Path, error: Exception) -> DamagedError:
+def damaged_asset(file: Path, error: Exception) -> DamagedError:
+    """The error of a file in a model's folder that cannot be read."""
     reason = f"{type(error).__name__} {error}".replace("\n", " ")
     return DamagedError(Problem(str(file), f"is damaged: {reason}"))

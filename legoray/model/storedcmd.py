@@ -12,7 +12,8 @@ from legoray.data.recipes import CodeRecipe, VectorSource
 from legoray.errors import InputError, Problem
 from legoray.model.content.sources import PooledConfig, absolute, exactly_one, model_problems
 from legoray.model.content.sources import vectors_of_model as source_of
-from legoray.model.stored import codes_of_vectors, open_vectors
+from legoray.model.stored import open_vectors
+from legoray.model.storedcodes import codes_of_vectors
 
 
 def export_vectors(

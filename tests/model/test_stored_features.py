@@ -303,9 +303,9 @@ def test_codes_of_a_model_are_stored_once_and_new_texts_are_coded_alike(
     }
     new = features_of_texts(recipe, tmp_path, ITEMS[::-1])
     assert torch.equal(new.gather(ALL), codes.flip(0))
-    from legoray.data import codes as module
+    from legoray.model import storedcodes
 
-    monkeypatch.setattr(module, "fit_centroids", None)
+    monkeypatch.setattr(storedcodes, "fit_centroids", None)
     assert torch.equal(open_features(recipe, tables, home).gather(ALL), codes)
     (tmp_path / "centroids.safetensors").write_bytes(b"")
     with pytest.raises(DamagedError, match=r"centroids\.safetensors"):
