@@ -144,7 +144,9 @@ def leaderboard(
     ] = None,
     tracking: Tracking = DEFAULT_TRACKING,
     top: Annotated[int, typer.Option(min=1, help="Rows of each table.")] = 20,
-    form: Annotated[str, typer.Option("--format", help="table, markdown, csv or json.")] = "table",
+    form: Annotated[
+        str, typer.Option("--format", help="table, markdown, csv, json, paper or paper-markdown.")
+    ] = "table",
 ) -> None:
     """Rank the models of a sweep, numbers of unlike protocols in tables of their own."""
     from legoray.zoo.leaderboard import print_leaderboard

@@ -44,7 +44,9 @@ def closing(
     if best is not None:
         say(f"best on validation: {best.label} (trial {best.number}), {_value(best, goal)}")
         say(f"  {settings(best, most=20)}") if best.params else None
-    if sweep.of("final", "baseline"):
+    if any(r.config["model"].get("preset") for r in sweep.of("final")):
+        _print_paper(console, sweep)
+    elif sweep.of("final", "baseline"):
         _print_test(console, sweep, goal)
     if sweep.info.state != "finished":
         say(f"to go on: {again}")
@@ -66,6 +68,17 @@ def _why(sweep: Sweep) -> str:
 
 def _value(record: TrialRecord, goal: Goal) -> str:
     return f"{goal.select} {record.best[goal.select]:.4f}"
+
+
+def _print_paper(console: Console, sweep: Sweep) -> None:
+    """The table of named models in the form of the paper's."""
+    from legoray.zoo.board import entry_of_record, make_boards
+    from legoray.zoo.paper import paper_lines, print_paper
+
+    records = [r for _, r in sorted(sweep.records.items())]
+    for board in make_boards(entry_of_record(record, sweep.info) for record in records):
+        if paper_lines(board):
+            print_paper(board, console)
 
 
 def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
@@ -112,6 +125,8 @@ def _cell(summary: Summary, name: str) -> str:
 def _commands(sweep: Sweep, goal: Goal, links: list[str]) -> list[str]:
     lines = ["To look further:", *(f"  {link}" for link in links)]
     lines.append(f"  legoray leaderboard {shown(sweep.folder)}")
+    if any(r.config["model"].get("preset") for r in sweep.of("final")):
+        lines.append(f"  legoray leaderboard {shown(sweep.folder)} --format paper")
     best = winner(sweep, goal.select, goal.mode)
     if best is not None:
         folder = shown(sweep.model_folder(best.key) / "best")

@@ -160,7 +160,7 @@ def taken(record: TrialRecord) -> float | None:
 
 def settings(record: TrialRecord, most: int = 6) -> str:
     """The searched values of a trial, without the parts, which its label names already."""
-    kinds = ("model/content", "model/behavior", "model/predictor")
+    kinds = ("model/preset", "model/content", "model/behavior", "model/predictor")
     rest = {k: v for k, v in record.params.items() if k not in kinds}
     texts = [f"{k.rpartition('/')[2]} {_short(v)}" for k, v in rest.items()]
     more = f", and {len(texts) - most} more" if len(texts) > most else ""

@@ -6,11 +6,14 @@ import math
 import statistics
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from legoray.config import FinalConfig
 from legoray.records import TrialRecord, digest
 from legoray.search.sweep import Sweep, trial_key
+
+if TYPE_CHECKING:
+    from legoray.search.space import Space
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,14 @@ def finals_of(sweep: Sweep, plan: FinalConfig, select: str, mode: str) -> list[F
     """The final trainings: the best `top` configurations, each on `seeds` seeds of its own.
 
     With `each: content` the best `top` of every content operator, so that operators compare on the
-    test split. The seeds are not the search's: the seed that won was lucky more often than not.
+    test split; with `each: preset`, of every preset. The seeds are not the search's: the seed that
+    won was lucky more often than not.
     """
     found: list[Final] = []
     taken: Counter[str] = Counter()
     best = {r.key: r for r in reversed(ranked(sweep.of("search"), select, mode))}
     for record in reversed(best.values()):
-        kind = record.config["model"]["content"]["name"] if plan.each == "content" else ""
+        kind = _group(record, plan)
         taken[kind] += 1
         if taken[kind] > plan.top:
             continue
@@ -56,6 +60,21 @@ def finals_of(sweep: Sweep, plan: FinalConfig, select: str, mode: str) -> list[F
             config = {**record.config, "seed": int(record.config["seed"]) + number}
             found.append(Final(trial_key(config, sweep.info), config, record.params))
     return found
+
+
+def _group(record: TrialRecord, plan: FinalConfig) -> str:
+    """What a trial competes within."""
+    model = record.config["model"]
+    if plan.each == "preset":
+        return str(model.get("preset", ""))
+    return str(model["content"]["name"]) if plan.each == "content" else ""
+
+
+def count_groups(space: Space, plan: FinalConfig) -> int:
+    """Within how many groups the trials of a space compete for the finals."""
+    if plan.each == "preset" and space.presets is not None:
+        return len(space.presets.options)
+    return len(space.fits.parts["content"]) if plan.each == "content" else 1
 
 
 @dataclass(frozen=True)

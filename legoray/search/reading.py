@@ -328,7 +328,15 @@ def _together(space: Space) -> list[Problem]:
     """Values that go together with nothing, and impossible starting points."""
     from legoray.search.start import start_problems
 
-    return space.covering.problems or start_problems(space)
+    return space.covering.problems or [*_ungrouped(space), *start_problems(space)]
+
+
+def _ungrouped(space: Space) -> list[Problem]:
+    """Finals of each preset in a space without presets."""
+    if space.config.final.each != "preset" or space.presets is not None:
+        return []
+    where = space.document.where(("final", "each"))
+    return [Problem(where, "the space has no presets", "use `each: content` or `each: all`")]
 
 
 def _distinct(problems: list[Problem]) -> list[Problem]:

@@ -15,8 +15,9 @@ from legoray.config import home
 from legoray.data.prepare import Prepared, prepare
 from legoray.errors import InputError
 from legoray.records import TrialRecord, digest
-from legoray.search.finals import finals_of, winner
+from legoray.search.finals import count_groups, finals_of, winner
 from legoray.search.space import Space, read_space
+from legoray.search.start_from import start_notes
 from legoray.search.sweep import ENDED, Sweep, data_title, open_sweep
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def _check_only(space: Space, prepared: Prepared, say: Callable[[str], None]) ->
     from legoray.data.load import load_corpus
     from legoray.search.check import check_space
 
+    for note in start_notes(space):
+        say(note)
     corpus = load_corpus(prepared.tables)
     problems = check_space(space, corpus, prepared.tables, home(), say)
     if problems:
@@ -179,6 +182,8 @@ class Search:
 
         from legoray.search.check import check_space
 
+        for note in start_notes(self.space):
+            self._say(note)
         loaded: Corpus = ray.get(corpus)
         problems = check_space(self.space, loaded, self.prepared.tables, home(), self._say)
         if problems:
@@ -192,8 +197,8 @@ class Search:
 
         config = self.space.config
         study = StudySearcher(self.space, self.sweep.folder, sweep_id=self.sweep.info.id)
-        kinds = len(self.space.fits.parts["content"]) if config.final.each == "content" else 1
-        finals = config.final.top * config.final.seeds * kinds
+        groups = count_groups(self.space, config.final)
+        finals = config.final.top * config.final.seeds * groups
         slots = slots_that_fit(config.search)
         board = Board(
             self.console,

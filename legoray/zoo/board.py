@@ -17,7 +17,8 @@ from typing import Any
 from legoray.records import Metrics, SweepInfo, TrialRecord
 from legoray.zoo import fields
 
-OPERATORS = ("model/content", "model/behavior", "model/predictor")
+OPERATORS = ("model/preset", "model/content", "model/behavior", "model/predictor")
+DESCRIBED = ("preset", "content", "behavior", "predictor", "language_model", "text")
 RANKED = ("completed", "pruned")
 
 
@@ -42,6 +43,7 @@ class Entry:
     best: Metrics
     test: Metrics
     costs: Metrics
+    model: Mapping[str, str] = field(default_factory=dict)  # as `fields.described`
 
     def group(self) -> tuple[str, ...]:
         """Equal where numbers compare."""
@@ -72,6 +74,7 @@ class Row:
     status: str
     reason: str
     baseline: bool = False
+    model: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def entry_of_record(record: TrialRecord, sweep: SweepInfo) -> Entry:
         best=_measured(record.best),
         test=record.test,
         costs=record.costs,
+        model=fields.described(record),
     )
 
 
@@ -128,7 +132,7 @@ def entry_of_run(tags: Mapping[str, str], metrics: Metrics) -> Entry:
         sweep=tags.get("sweep", ""),
         number=int(tags.get(fields.NUMBER, -1)),
         phase=tags.get("phase", ""),
-        label=tags.get("composition", ""),
+        label=tags.get(fields.LABEL) or tags.get("composition", ""),
         config=tags.get(fields.CONFIG_KEY, ""),
         chosen=_json(tags.get(fields.CHOSEN, "{}")),
         status=tags.get("status", ""),
@@ -136,6 +140,7 @@ def entry_of_run(tags: Mapping[str, str], metrics: Metrics) -> Entry:
         best=_measured(named("best")),
         test=named("test"),
         costs=named("cost"),
+        model={name: tags[name] for name in DESCRIBED if name in tags},
     )
 
 
@@ -211,6 +216,7 @@ def _row(entry: Entry, rank: int | None, valid: Metrics, tested: list[Entry]) ->
         status=entry.status,
         reason=entry.reason,
         baseline=entry.phase == "baseline",
+        model=entry.model,
     )
 
 

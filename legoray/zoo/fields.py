@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from legoray.model.presets import AUGMENTED
 from legoray.records import Metrics, Status, SweepInfo, TrialRecord, digest
 
 SWEEP = "legoray.sweep"
@@ -24,6 +25,7 @@ NUMBER = "legoray.number"
 TRIAL_KEY = "legoray.trial_key"
 CONFIG_KEY = "legoray.config_key"  # of the configuration without its seed: finals share it
 CHOSEN = "legoray.chosen"  # what the search chose, as JSON
+LABEL = "legoray.label"  # the model's name in tables
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 LONGEST = 4000  # characters of a tag or parameter; MLflow's own limits are a little higher
@@ -127,6 +129,30 @@ def operators(record: TrialRecord) -> dict[str, str]:
     return {kind: str(part["name"]) for kind, part in parts.items() if "name" in part}
 
 
+def described(record: TrialRecord) -> dict[str, str]:
+    """What a trial's model is, for tables: its preset, parts and language model, and its text.
+
+    `text` is `augmented` where an attribute that a language model wrote is named, else `original`.
+    """
+    model = record.config.get("model")
+    if not model:
+        return {}
+    content = model["content"]
+    augmented = AUGMENTED in json.dumps(content)
+    found = {**operators(record), "text": AUGMENTED if augmented else "original"}
+    found |= {"preset": str(model["preset"])} if model.get("preset") else {}
+    language = _language_model(content)
+    return found | ({"language_model": language} if language else {})
+
+
+def _language_model(settings: Mapping[str, Any]) -> str:
+    """The language model that a part's settings name; empty where there is none."""
+    if settings.get("model"):
+        return str(settings["model"])
+    inner = [value for value in settings.values() if isinstance(value, Mapping)]
+    return next((name for name in map(_language_model, inner) if name), "")
+
+
 def sweep_tags(sweep: SweepInfo) -> dict[str, str]:
     """What every run of a sweep carries: where its numbers come from and what they compare with."""
     return {
@@ -149,13 +175,14 @@ def fixed_tags(record: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
     """Tags of a trial that never change."""
     return {
         **sweep_tags(sweep),
-        **operators(record),
+        **described(record),
         KIND: "trial",
         NUMBER: str(record.number),
         TRIAL_KEY: record.key,
         CONFIG_KEY: config_key(record),
         CHOSEN: json.dumps(record.params, sort_keys=True, default=str)[:LONGEST],
-        "composition": record.label,
+        "composition": "+".join(operators(record).values()) or record.label,
+        LABEL: record.label,
         "phase": record.phase,
         "seed": str(record.config.get("seed", "")),
     }

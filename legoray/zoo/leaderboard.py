@@ -9,11 +9,11 @@ from rich.console import Console
 
 from legoray.errors import InputError, Problem, unknown
 from legoray.records import SweepInfo, read_json, read_trials
-from legoray.zoo import boardtext, fields
+from legoray.zoo import boardtext, fields, paper
 from legoray.zoo.board import Board, Entry, entry_of_record, entry_of_run, make_boards
 from legoray.zoo.store import DEFAULT_URI, all_runs, open_zoo
 
-FORMS = ("table", "markdown", "csv", "json")
+FORMS = ("table", "markdown", "csv", "json", "paper", "paper-markdown")
 
 
 def leaderboard(source: str | Path | None = None, *, tracking: str = DEFAULT_URI) -> list[Board]:
@@ -47,7 +47,7 @@ def print_leaderboard(
     form: str = "table",
     console: Console | None = None,
 ) -> None:
-    """Print the boards as a table, Markdown, CSV or JSON.
+    """Print the boards as a table, Markdown, CSV or JSON, or in the form of the paper's tables.
 
     Raises:
         InputError: as `leaderboard`, or there is no such form.
@@ -59,7 +59,12 @@ def print_leaderboard(
         for board in boards:
             boardtext.print_board(board, console or Console(highlight=False), top)
         return
+    if form == "paper":
+        for board in boards:
+            paper.print_paper(board, console or Console(highlight=False))
+        return
     text = {
+        "paper-markdown": lambda boards, top: "\n".join(map(paper.to_markdown, boards)),
         "markdown": boardtext.to_markdown,
         "csv": boardtext.to_csv,
         "json": boardtext.to_json,
