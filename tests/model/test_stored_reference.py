@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from model_cases import HIDDEN, ITEMS, N, perturb
+from model_cases import HIDDEN, ITEMS, N, filled, perturb
 from torch.nn import functional as F
 
 from legoray.config import ModelConfig
@@ -19,9 +19,11 @@ from legoray.model.compose import check
 from legoray.model.content.iisan import chosen_layers
 from legoray.model.content.sources import absolute
 from legoray.model.features import features_of_texts
-from legoray.model.io import load_state, model_state
-from legoray.model.recommender import build_recommender
+from legoray.model.inputs import Inputs
+from legoray.model.io import load_state, model_state, save_model
+from legoray.model.recommender import build_recommender, new_model, recipes_of
 from legoray.model.registry import parse_part
+from legoray.zoo.scorer import Scorer
 
 ALL = torch.arange(1, N + 1)
 TEXT = ("title", "abstract")
@@ -420,3 +422,47 @@ def test_a_whole_model_is_saved_and_loaded_with_shared_words(features_of):
     load_state(second, state)
     inputs = features.gather(ALL)
     assert torch.equal(first.encode_items(inputs), second.encode_items(inputs))
+
+
+# --- new items ---
+
+SCORING = [
+    {"name": "vector", "model": "<tiny>", "length": 8, "use": "tuned"},
+    {"name": "iisan", "model": "<tiny>", "length": 8},
+    {"name": "semantic-id", "model": "<tiny>", "length": 8, "levels": 2, "codes": 3},
+    {"name": "views", "encoder": {"name": "cnn", "min_count": 1}, "categories": ["title"]},
+    {"name": "hybrid", "text": {"name": "llm", "model": "<tiny>", "split": 1, "length": 16}},
+    {"name": "hybrid", "text": {"name": "views", "encoder": {"name": "cnn", "min_count": 1}}},
+]
+
+
+def saved_model(features_of, folder, content):
+    """A model with this content operator, in evaluation mode, and its inputs; saved."""
+    parts = {"behavior": {"name": "pooling"}, "predictor": {"name": "dot"}}
+    config = ModelConfig(hidden_size=HIDDEN, content=content, **parts)
+    recipes = recipes_of(config, TEXT)
+    inputs = Inputs(features_of(recipes.items))
+    model, shape = new_model(config, inputs, max_history=5, seed=1)
+    told = {"config": config, "shape": shape, "recipes": recipes, "inputs": inputs}
+    save_model(folder, model.eval(), **told, extra={})
+    return model, inputs
+
+
+@pytest.mark.parametrize("content", SCORING, ids=lambda content: content["name"])
+def test_a_saved_model_scores_new_texts_as_it_would_known_ones(
+    features_of, tiny, tmp_path, content
+):
+    model, inputs = saved_model(features_of, tmp_path / "best", filled(content, tiny))
+    found = Scorer(tmp_path / "best").score([[ITEMS[0], ITEMS[4]]], [ITEMS])
+    with torch.no_grad():  # numbers are zeros before training, as they are for new items
+        table = model.encode_items(inputs.items.gather(ALL))
+        user = table[[0, 4]].mean(dim=0)
+    np.testing.assert_allclose(found[0], (table @ user).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("use", ["projected", "tuned"])
+def test_a_saved_model_of_a_file_says_that_it_cannot(features_of, stored, tmp_path, use):
+    content = {"name": "vector", "file": stored["npy"], "use": use}
+    saved_model(features_of, tmp_path / "best", content)
+    with pytest.raises(InputError, match="cannot score"):
+        Scorer(tmp_path / "best").score([[ITEMS[0]]], [ITEMS])
