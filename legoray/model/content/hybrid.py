@@ -26,7 +26,7 @@ class HybridConfig(PartConfig):
 
 
 class HybridOperator(ContentOperator):
-    """A gate per dimension between a text vector and an embedding of the item's number."""
+    """A gate per dimension between a text vector and the item's own vector."""
 
     Config: ClassVar[type[PartConfig]] = HybridConfig
     paper: ClassVar[str] = "gate as in Arevalo et al.: Gated Multimodal Units (arXiv 1702.01992)"

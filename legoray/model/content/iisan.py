@@ -42,7 +42,7 @@ class SideBlock(nn.Module):
 
 
 class IisanOperator(ContentOperator):
-    """Gated blocks beside the frozen layers, which are computed once and stored; then a head."""
+    """Gated blocks beside frozen layers whose states are stored, and a head."""
 
     Config: ClassVar[type[PartConfig]] = IisanConfig
     paper: ClassVar[str] = "Fu et al.: IISAN (SIGIR 2024, arXiv 2404.02059), its text side"

@@ -42,7 +42,7 @@ class VectorConfig(PooledConfig):
 
 
 class VectorOperator(ContentOperator):
-    """A stored vector as it is (frozen), through trained layers (projected), or trained (tuned)."""
+    """A stored vector: as it is, through trained layers, or itself trained."""
 
     Config: ClassVar[type[PartConfig]] = VectorConfig
     paper: ClassVar[str] = "decoupled DIRE (Liu et al.: ONCE, arXiv 2305.06566)"

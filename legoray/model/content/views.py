@@ -35,7 +35,7 @@ class ViewsConfig(PartConfig):
 
 
 class ViewsOperator(ContentOperator):
-    """One encoder per text attribute, embeddings of categories, additive attention over them."""
+    """One encoder per text attribute, categories, attention over these views."""
 
     Config: ClassVar[type[PartConfig]] = ViewsConfig
     paper: ClassVar[str] = "Wu et al.: NAML (IJCAI 2019, arXiv 1907.05576)"
