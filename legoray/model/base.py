@@ -143,6 +143,10 @@ class BehaviorOperator(nn.Module, ABC):
     def start_from(self, features: Any) -> None:
         """As a content operator's, with the features of the operator's own recipe."""
 
+    def work(self) -> int:
+        """Numbers that it holds at once per item of a history, where more than the item's D."""
+        return 0
+
 
 class ClickPredictor(nn.Module, ABC):
     """User x item -> score. `forward(user, candidates, fields)` gives raw scores `[B, K]`.
@@ -158,6 +162,10 @@ class ClickPredictor(nn.Module, ABC):
     @abstractmethod
     def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
         """`[B, K]` scores of `candidates [B, K, D]`; higher means a click is likelier."""
+
+    def work(self) -> int:
+        """Numbers that it holds at once to score one candidate, where more than its D."""
+        return 0
 
 
 @dataclass(frozen=True)

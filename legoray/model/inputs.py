@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from legoray.data.corpus import Corpus, Split
-from legoray.data.fields import FieldTables, open_fields, saved_fields
+from legoray.data.fields import MOMENTS, FieldTables, open_fields, saved_fields
 from legoray.data.recipes import ItemInput, Recipe
+from legoray.errors import InputError, Problem
 from legoray.model.features import Features, features_of_texts
 
 HISTORY = "history"  # folder of what the behavior operator needs
@@ -77,12 +78,22 @@ def open_inputs(
     Raises:
         InputError: something that is asked for is not there.
     """
+    if any(name in MOMENTS for name in recipes.fields):
+        _check_times(recipes.fields, corpus)
     return Inputs(
         items=opener(recipes.items),
         history=opener(recipes.history) if recipes.history else None,
         fields=open_fields(recipes.fields, tables) if recipes.fields else None,
         user_count=int(corpus.known_users.max(initial=0)) + 1,
     )
+
+
+def _check_times(names: tuple[str, ...], corpus: Corpus) -> None:
+    """Refuse fields of the moment where no moment is known: they would be empty everywhere."""
+    if not any((split.time >= 0).any() for split in corpus.splits.values()):
+        named = ", ".join(name for name in names if name in MOMENTS)
+        message = f"its interactions have no times, which {named} would be made of"
+        raise InputError(Problem(f"data set {corpus.name}", message, "leave these fields out"))
 
 
 def inputs_of_texts(recipes: Recipes, folder: Path, rows: list[dict[str, str]]) -> Inputs:

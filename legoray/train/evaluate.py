@@ -291,7 +291,7 @@ class _Scorer:
         """The states of one impression's user each, encoded in blocks of like length."""
         lengths = np.minimum(self._split.history_end[impressions], self._max_history)
         order = np.argsort(-lengths, kind="stable")
-        width = self._vectors.shape[1]
+        width = max(self._vectors.shape[1], self._model.behavior.work())
         blocks = blocks_of(lengths[order] * width, budget, len(order))
         states = [self._encode_users(impressions[order[block]]) for block in blocks]
         back = np.empty_like(order)
@@ -353,7 +353,7 @@ class _Scorer:
 
     def _width(self, cache: UserState | None) -> int:
         """Numbers that scoring one candidate takes, roughly."""
-        size = self._vectors.shape[1]
+        size = max(self._vectors.shape[1], self._model.predictor.work())
         if cache is None:
             return 4 * size * self._max_history
         return size if cache.kind == "vector" else size * cache.values.shape[1]

@@ -28,12 +28,14 @@ class FlattenTransformerOperator(BehaviorOperator):
     def __init__(self, config: FlattenTransformerConfig, shape: Shape) -> None:
         super().__init__()
         size = shape.hidden_size
+        inner = config.inner_size or 4 * size
+        self._work = config.length * shape.history_input.attributes * inner
         self.flat = FlatHistory(config, shape)
         self.mix = TransformerLayers(
             size=size,
             layers=config.layers,
             heads=config.heads,
-            inner_size=config.inner_size or 4 * size,
+            inner_size=inner,
             dropout=config.dropout,
         )
         self.pool = AdditiveAttention(size, config.attention_size)
@@ -51,6 +53,10 @@ class FlattenTransformerOperator(BehaviorOperator):
     def start_from(self, features: Any) -> None:
         """Word vectors, where the settings say which."""
         self.flat.embed.start_from(features)
+
+    def work(self) -> int:
+        """The inner layer of each token."""
+        return self._work
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """`u = pool(Transformer(x_1 .. x_T))` over all tokens of the history (Vaswani et al.).

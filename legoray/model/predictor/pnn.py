@@ -59,6 +59,10 @@ class PnnPredictor(ClickPredictor):
         joined = self.signals(stacked.flatten(2)) + self.products(self.multiply(stacked))
         return self.deep(self.activate(joined)).squeeze(-1)
 
+    def work(self) -> int:
+        """All products."""
+        return self.products.in_features
+
     def multiply(self, stacked: Tensor) -> Tensor:
         """The products p of the fields, `[B, K, N, D]` to `[B, K, P]`.
 

@@ -39,6 +39,8 @@ class XDeepFmPredictor(ClickPredictor):
         self.stack = FieldStack(shape)
         self.linear = LinearTerms(shape)
         self.cin = Cin(self.stack.count, config.maps)
+        widest = max([self.stack.count, *config.maps[:-1]])
+        self._work = widest * self.stack.count * shape.hidden_size
         self.deep = MLP(
             size=self.stack.count * shape.hidden_size,
             units=config.units,
@@ -47,6 +49,10 @@ class XDeepFmPredictor(ClickPredictor):
         )
         # the bias is one of the linear terms
         self.output = dense(self.deep.output_size + sum(config.maps), 1, bias=False)
+
+    def work(self) -> int:
+        """Each layer's products of two vectors."""
+        return self._work
 
     def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
         """`s = w_linear^T x + w_dnn^T MLP([v_1; ...; v_m]) + w_cin^T p + b` (xDeepFM, section 3.3).
