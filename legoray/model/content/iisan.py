@@ -76,7 +76,7 @@ class IisanOperator(ContentOperator):
     def forward(self, inputs: Tensor) -> Tensor:
         """`h_{i+1} = SANB(sigmoid(g_i) h_i + (1 - sigmoid(g_i)) s_{i+1})`, then `W h_n + b`.
 
-        The first block reads the embeddings alone, `h_0 = SANB(s_0)` (IISAN, the intra-modal network).
+        The first block reads the embeddings alone, `h_0 = SANB(s_0)`.
 
         Args:
             inputs: pooled states `s [N, L + 1, H]` of N items, of which the chosen layers are read.

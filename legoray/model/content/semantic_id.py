@@ -38,7 +38,7 @@ class SemanticIdConfig(PooledConfig):
 
 
 class SemanticIdOperator(ContentOperator):
-    """The sum of one embedding per level of an item's codes, which similar items share."""
+    """The sum of an embedding per code; similar items share their first codes."""
 
     Config: ClassVar[type[PartConfig]] = SemanticIdConfig
     paper: ClassVar[str] = "Singh et al.: Semantic IDs (arXiv 2306.08121); TIGER (2305.05065)"
