@@ -22,8 +22,9 @@ def print_catalog(console: Console) -> None:
         rows = [(part.name, part.summary, part.paper) for part in declared(kind)]
         _print(console, TITLES[kind], rows)
     print_presets(console)
-    count = f"{count_compositions():,} valid compositions of the {_sizes()} parts"
-    console.print(f"{count}; legoray catalog explain none dot", markup=False, soft_wrap=True)
+    count = f"{count_compositions():,} valid compositions of {_sizes()} parts"
+    console.print(count, markup=False, soft_wrap=True)
+    console.print("why two do not fit: legoray catalog explain none dot", markup=False)
 
 
 def print_presets(console: Console) -> None:

@@ -112,6 +112,7 @@ class _Look:
         """A state of the declared kind, whatever stands under the history's mask."""
         state = self._user(self._history())
         _same(self._user(self._history(noise=1e3)).values, state.values)
+        self._user(self._history(empty=True))
 
     def predictor(self) -> None:
         """One score per candidate."""
@@ -119,9 +120,12 @@ class _Look:
         scores = self.model.score(user, self.candidates, self.batch.fields)
         _checked(scores, (self.users, self.width), "[B, K]")
 
-    def _history(self, noise: float = 0.0) -> History:
+    def _history(self, *, noise: float = 0.0, empty: bool = False) -> History:
+        """The histories, with noise under the mask, or with nothing in the first one."""
         batch = self.batch
         mask = batch.history > 0
+        if empty:
+            mask[0] = False
         vectors = F.embedding(batch.history, self.table)
         vectors = vectors.masked_fill(~mask.unsqueeze(-1), noise)
         return History(vectors, mask, batch.users, batch.history_items, batch.history)

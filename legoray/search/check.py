@@ -28,6 +28,7 @@ from legoray.search.space import Space
 from legoray.train.batches import Collator, draw_samples
 from legoray.train.cache import shared_features, shared_inputs
 from legoray.train.losses import loss_of, summed_loss
+from legoray.train.optimizer import check_trained
 
 SAMPLES = 8  # of a corner's batch: enough to meet lengths that differ
 
@@ -136,12 +137,14 @@ def run_corner(
 
     Raises:
         InputError: something that it reads is missing, or the train split is empty.
-        InfeasibleError: its loss, its gradients or its scores are not finite.
+        InfeasibleError: nothing of it is trained, or its loss, its gradients or its scores are not
+            finite.
     """
     inputs = shared_inputs(recipes_of(config.model, text), tables, home, corpus)
     recommender, _ = new_model(
         config.model, inputs, max_history=config.train.max_history, seed=config.seed
     )
+    check_trained(recommender)
     train = corpus.splits["train"]
     samples = draw_samples(
         train,

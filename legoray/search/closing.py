@@ -43,7 +43,8 @@ def closing(
     best = next(iter(ranked(sweep.of("search"), goal.select, goal.mode)), None)
     if best is not None:
         say(f"best on validation: {best.label} (trial {best.number}), {_value(best, goal)}")
-        say(f"  {settings(best, most=20)}") if best.params else None
+        chosen = settings(best, most=20)
+        say(f"  {chosen}") if chosen else None
     if any(r.config["model"].get("preset") for r in sweep.of("final")):
         _print_paper(console, sweep)
     elif sweep.of("final", "baseline"):

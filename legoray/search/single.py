@@ -163,7 +163,8 @@ class _Run:
         record = self.sweep.begin(key, phase, label, self.config.model_dump(), {})  # type: ignore[arg-type]
         done = f", going on after epoch {len(record.epochs)}" if record.epochs else ""
         epochs = self.config.train.epochs
-        self.say(f"training {label} for {epochs} epochs, seed {self.config.seed}{done}")
+        length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+        self.say(f"training {label} for {length}, seed {self.config.seed}{done}")
         self.recorder.push(record)
         try:
             return self._close(self._train(record))
