@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -10,7 +11,7 @@ from typing import Any
 
 from legoray.data.corpus import Corpus
 from legoray.data.load import load_corpus, read_manifest
-from legoray.data.recipes import Recipe
+from legoray.data.recipes import CodeRecipe, Recipe, VectorRecipe, leaves
 from legoray.model.features import Features, open_features
 from legoray.model.inputs import Inputs, Recipes, open_inputs
 
@@ -47,8 +48,23 @@ def shared_corpus(tables: Path) -> Corpus:
 def shared_features(recipe: Recipe, tables: Path, home: Path) -> Features:
     """The features of a recipe, opened once per process and content of the tables."""
     fingerprint = read_manifest(tables).fingerprint
-    key = (recipe, str(tables), str(home), fingerprint)
+    key = (recipe, str(tables), str(home), fingerprint, _stamps(recipe))
     return _FEATURES.get(key, lambda: open_features(recipe, tables, home))
+
+
+def _stamps(recipe: Recipe) -> tuple[tuple[int, int], ...]:
+    """Time and size of the files of the user's own that a recipe reads."""
+    named = [_file(leaf) for leaf in leaves(recipe)]
+    found = [os.stat(name) for name in named if name and os.path.exists(name)]
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in found)
+
+
+def _file(recipe: Recipe) -> str:
+    if isinstance(recipe, VectorRecipe):
+        return recipe.source.file
+    if isinstance(recipe, CodeRecipe):
+        return recipe.file or (recipe.vectors.file if recipe.vectors else "")
+    return ""
 
 
 def shared_inputs(recipes: Recipes, tables: Path, home: Path, corpus: Corpus) -> Inputs:

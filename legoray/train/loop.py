@@ -37,9 +37,9 @@ from legoray.train.memory import PeakMemory
 from legoray.train.metrics import check_metrics, direction
 from legoray.train.optimizer import (
     build_optimizer,
+    check_trained,
     load_optimizer_state,
     optimizer_state,
-    trained_parameters,
 )
 from legoray.train.parallel import Gradients, first_alone, same_start
 from legoray.train.steps import EpochRunner, Sizes
@@ -109,9 +109,7 @@ class Training:
             runtime.rank, runtime.world, runtime.device, job.config.train.precision
         )
         self._model = open_model(job, runtime)
-        self._parameters = trained_parameters(self._model.recommender)
-        if not self._parameters:
-            raise InfeasibleError("the model has nothing to train: all of its weights are frozen")
+        self._parameters = check_trained(self._model.recommender)
         same_start(list(self._parameters.values()), runtime.world)
         self._optimizer = build_optimizer(self._model.recommender, job.config.train)
         self._progress = Progress(

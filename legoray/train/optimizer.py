@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from legoray.config import TrainConfig
+from legoray.errors import InfeasibleError
 from legoray.model.recommender import Recommender
 
 KEPT = ("step", "exp_avg", "exp_avg_sq")
@@ -16,6 +17,18 @@ KEPT = ("step", "exp_avg", "exp_avg_sq")
 def trained_parameters(recommender: Recommender) -> dict[str, nn.Parameter]:
     """What is trained, by name."""
     return {name: p for name, p in recommender.named_parameters() if p.requires_grad}
+
+
+def check_trained(recommender: Recommender) -> dict[str, nn.Parameter]:
+    """`trained_parameters`, if there are any.
+
+    Raises:
+        InfeasibleError: there are none.
+    """
+    found = trained_parameters(recommender)
+    if not found:
+        raise InfeasibleError("the model has nothing to train: all of its weights are frozen")
+    return found
 
 
 def build_optimizer(recommender: Recommender, config: TrainConfig) -> torch.optim.AdamW:

@@ -33,7 +33,7 @@ def test_users_are_numbered_by_who_is_in_training(opened):
 
 
 def test_fields_of_the_moment_need_times(opened):
-    with pytest.raises(InputError, match="no times, which time.hour would be made of"):
+    with pytest.raises(InputError, match=r"no times, which time\.hour would be made of"):
         opened("time.hour")
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -313,10 +314,11 @@ def test_other_errors_are_not_taken_for_memory(run, monkeypatch):
         run(trial())
 
 
-def test_nothing_to_train_is_infeasible(run, monkeypatch):
-    monkeypatch.setattr(loop, "trained_parameters", lambda recommender: {})
+def test_nothing_to_train_is_infeasible(run, corpus, tmp_path):
+    file = tmp_path / "vectors.npy"
+    np.save(file, np.ones((corpus.item_count - 1, 16), np.float32))
     with pytest.raises(InfeasibleError, match="nothing to train"):
-        run(trial())
+        run(trial({"name": "vector", "file": str(file), "use": "frozen"}))
 
 
 def test_a_damaged_checkpoint_is_reported_with_the_folder_to_delete(run, tmp_path):
