@@ -45,7 +45,7 @@ def closing(
         say(f"best on validation: {best.label} (trial {best.number}), {_value(best, goal)}")
         chosen = settings(best, most=20)
         say(f"  {chosen}") if chosen else None
-    if any(r.config["model"].get("preset") for r in sweep.of("final")):
+    if _named(sweep):
         _print_paper(console, sweep)
     elif sweep.of("final", "baseline"):
         _print_test(console, sweep, goal)
@@ -69,6 +69,11 @@ def _why(sweep: Sweep) -> str:
 
 def _value(record: TrialRecord, goal: Goal) -> str:
     return f"{goal.select} {record.best[goal.select]:.4f}"
+
+
+def _named(sweep: Sweep) -> bool:
+    """Whether final trainings are of named models."""
+    return any(r.config.get("model", {}).get("preset") for r in sweep.of("final"))
 
 
 def _print_paper(console: Console, sweep: Sweep) -> None:
@@ -126,7 +131,7 @@ def _cell(summary: Summary, name: str) -> str:
 def _commands(sweep: Sweep, goal: Goal, links: list[str]) -> list[str]:
     lines = ["To look further:", *(f"  {link}" for link in links)]
     lines.append(f"  legoray leaderboard {shown(sweep.folder)}")
-    if any(r.config["model"].get("preset") for r in sweep.of("final")):
+    if _named(sweep):
         lines.append(f"  legoray leaderboard {shown(sweep.folder)} --format paper")
     best = winner(sweep, goal.select, goal.mode)
     if best is not None:

@@ -64,10 +64,10 @@ def finals_of(sweep: Sweep, plan: FinalConfig, select: str, mode: str) -> list[F
 
 def _group(record: TrialRecord, plan: FinalConfig) -> str:
     """What a trial competes within."""
+    if plan.each == "all":
+        return ""
     model = record.config["model"]
-    if plan.each == "preset":
-        return str(model.get("preset", ""))
-    return str(model["content"]["name"]) if plan.each == "content" else ""
+    return str(model.get("preset", "") if plan.each == "preset" else model["content"]["name"])
 
 
 def count_groups(space: Space, plan: FinalConfig) -> int:
