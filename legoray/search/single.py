@@ -50,6 +50,7 @@ class Asked:
         words += ["--seed", str(self.seed)] if self.seed is not None else []
         words += ["--folder", str(self.folder)] if self.folder else []
         words += ["--test"] if self.test else []
+        words += ["--tracking", self.tracking] if self.tracking != TrackingConfig().uri else []
         return shlex.join(words)
 
 

@@ -253,7 +253,13 @@ def recipe_of(content: Mapping[str, Any], text: tuple[str, ...]) -> Recipe:
     from legoray.model.registry import parse_part
 
     cls, settings = parse_part("content", dict(content))
-    found = cast(Any, cls).recipe(settings, text)
+    try:
+        found = cast(Any, cls).recipe(settings, text)
+    except Exception as error:
+        if isinstance(error, InputError) or cls.__module__.startswith("legoray."):
+            raise
+        message = f"the recipe of '{content['name']}' raises {type(error).__name__}: {error}"
+        raise InputError(Problem("model.content", message)) from None
     if not isinstance(found, Recipe):
         message = f"'{content['name']}' gives {found!r} as its recipe"
         hint = "expected one of legoray.data.recipes, such as TokenRecipe"

@@ -166,6 +166,12 @@ class NoRecipe(Plain):
         return "titles"
 
 
+class BrokenRecipe(Plain):
+    @classmethod
+    def recipe(cls, config: Any, text: tuple[str, ...]) -> Any:
+        return config.nothing_of_that_name
+
+
 class Unfinished(ContentOperator):
     Config: ClassVar[type[PartConfig]] = PartConfig
 
@@ -242,6 +248,13 @@ def test_a_recipe_that_is_none():
 
     with pytest.raises(InputError, match=r"NoRecipe' gives 'titles' as its recipe .*TokenRecipe"):
         recipe_of({"name": f"{__name__}:NoRecipe"}, ("title",))
+
+
+def test_a_recipe_that_raises():
+    from legoray.search.space import recipe_of
+
+    with pytest.raises(InputError, match=r"the recipe of '.*BrokenRecipe' raises AttributeError"):
+        recipe_of({"name": f"{__name__}:BrokenRecipe"}, ("title",))
 
 
 # --- mistakes that one batch shows
