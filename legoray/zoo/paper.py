@@ -155,7 +155,15 @@ def notes(lines: list[Line]) -> list[str]:
         known = preset(name)
         if known.title in titles and known.note and not name.endswith(AUGMENTED):
             found.append(f"{known.title}: {known.note}; what was run stands in brackets")
-    return found
+    return found + _plain(lines)
+
+
+def _plain(lines: list[Line]) -> list[str]:
+    """Models for text that a language model wrote, and that read plain text here."""
+    known = [preset(name) for name in names()]
+    only = {p.title for p in known if p.augmented} - {p.title for p in known if not p.augmented}
+    read = [line.words[1] for line in lines if line.words[1] in only and line.words[0] != AUGMENTED]
+    return [f"{title}: read text that no language model had augmented" for title in read]
 
 
 def head_of(metric: str) -> str:

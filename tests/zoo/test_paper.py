@@ -98,6 +98,13 @@ def test_models_without_a_preset_go_by_their_parts(records):
     assert described(plain)["content"] == "cnn"
 
 
+def test_a_model_for_augmented_text_that_read_plain_text_says_so(records, capsys):
+    assert "no language model" not in to_markdown(board_of(records))
+    plain = named(91, "once")
+    plain.config["model"]["content"]["template"] = "{title}"
+    assert "ONCE: read text that no language model had" in to_markdown(board_of([plain]))
+
+
 def test_as_text(records, capsys):
     board = board_of(records)
     print_paper(board, Console(width=120, highlight=False))
