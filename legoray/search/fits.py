@@ -32,6 +32,8 @@ class Fits:
 
     def __init__(self, parts: Mapping[str, tuple[str, ...]]) -> None:
         self.parts = {kind: parts[kind] for kind in KINDS}
+        self._offered: dict[tuple[str, tuple[str | None, ...]], tuple[str, ...]] = {}
+        self._suffixes: dict[tuple[str, tuple[str, ...]], str] = {}
 
     @cached_property
     def triples(self) -> frozenset[Triple]:
@@ -63,24 +65,35 @@ class Fits:
 
     def offered(self, kind: str, drawn: Mapping[str, str]) -> tuple[str, ...]:
         """The parts of a kind that some valid composition with the drawn ones holds."""
-        at = KINDS.index(kind)
-        fixed = [(KINDS.index(other), name) for other, name in drawn.items() if other != kind]
-        fitting = {t[at] for t in self.triples if all(t[i] == name for i, name in fixed)}
-        return tuple(name for name in self.parts[kind] if name in fitting)
+        fixed = tuple(None if other == kind else drawn.get(other) for other in KINDS)
+        if (kind, fixed) not in self._offered:
+            self._offered[kind, fixed] = self._fitting(KINDS.index(kind), fixed)
+        return self._offered[kind, fixed]
+
+    def _fitting(self, at: int, fixed: tuple[str | None, ...]) -> tuple[str, ...]:
+        matching = (
+            t for t in self.triples if all(f in (None, n) for f, n in zip(fixed, t, strict=True))
+        )
+        fitting = {triple[at] for triple in matching}
+        return tuple(name for name in self.parts[KINDS[at]] if name in fitting)
 
     def suffix(self, kind: str, drawn: Mapping[str, str]) -> str:
         """What tells a narrowed choice apart: by the user state where that explains it."""
-        before = KINDS[: KINDS.index(kind)]
-        drawn = {name: drawn[name] for name in before}
+        before = tuple(drawn[name] for name in KINDS[: KINDS.index(kind)])
         if kind != "predictor":
-            return "+".join(drawn.values())
+            return "+".join(before)
+        if (kind, before) not in self._suffixes:
+            self._suffixes[kind, before] = self._of_predictor(kind, drawn)
+        return self._suffixes[kind, before]
+
+    def _of_predictor(self, kind: str, drawn: Mapping[str, str]) -> str:
         state = _produces(drawn["behavior"])
         alike = [b for b in self.parts["behavior"] if _produces(b) == state]
         sets = {
             self.offered(kind, {"content": c, "behavior": b})
             for c, b in product(self.parts["content"], alike)
         } - {()}
-        return state if len(sets) == 1 else "+".join(drawn.values())
+        return state if len(sets) == 1 else f"{drawn['content']}+{drawn['behavior']}"
 
     def aliases(self, kind: str, name: str) -> list[str]:
         """Every parameter name under which a part may be drawn."""
