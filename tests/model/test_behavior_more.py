@@ -138,7 +138,8 @@ def test_personalised():
     def reference(items, user):
         v, w = operator.query, operator.project
         query = torch.relu(v.weight @ user_vector(operator, user) + v.bias)
-        return attend([query @ torch.tanh(w.weight @ x + w.bias) for x in items], items)
+        wanted = torch.tanh(w.weight @ query + w.bias)
+        return attend([x @ wanted for x in items], items)
 
     check(operator, reference)
 
@@ -478,7 +479,7 @@ ADDITIVE = D * 64 + 64 + 64
             {"length": 3, "horizontal": 4, "vertical": 2},
             (1 + 2 + 3) * D * 4 + 3 * 4 + 3 * 2 + (3 * 4 + 2 * D) * D + D,
         ),
-        ("personalised", {"user_size": 6, "query_size": 9}, U * 6 + 6 * 9 + 9 + D * 9 + 9),
+        ("personalised", {"user_size": 6, "query_size": 9}, U * 6 + 6 * 9 + 9 + 9 * D + D),
     ],
 )
 def test_parameters_are_as_many_as_the_paper_says(name, settings, count):

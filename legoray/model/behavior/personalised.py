@@ -38,19 +38,18 @@ class PersonalisedOperator(BehaviorOperator):
         self.users = UserEmbedding(shape, config.user_size, config.mask_rate)
         self.query = dense(config.user_size, config.query_size)
         nn.init.constant_(self.query.bias, _FIRST_BIAS)
-        self.project = dense(shape.hidden_size, config.query_size)
+        self.project = dense(config.query_size, shape.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
-        """`u = sum_i a_i h_i`, `a = softmax(q . tanh(W h_i + w))`, `q = ReLU(V e_u + v)`.
+        """`u = sum_i a_i h_i`, `a = softmax(h_i . tanh(W q + w))`, `q = ReLU(V e_u + v)`.
 
-        NPA, section 3.2, with the tanh on the items as its authors compute it. `[B, H, D]` and
-        users `[B]` to `[B, D]`; an unknown user's `e_u` is zero, so that `q = ReLU(v)`; zeros
-        without a history.
+        The personalized attention of NPA, over news. `[B, H, D]` and users `[B]` to `[B, D]`; an
+        unknown user's `e_u` is zero, so that `q = ReLU(v)`; zeros without a history.
         """
         values = zero_masked(self.dropout(history.vectors), history.mask)
         query = torch.relu(self.query(self.users(history)))
-        keys = torch.tanh(self.project(values))
-        scores = (keys @ query.to(keys.dtype).unsqueeze(-1)).squeeze(-1)
+        wanted = torch.tanh(self.project(query))
+        scores = (values @ wanted.to(values.dtype).unsqueeze(-1)).squeeze(-1)
         weights = masked_softmax(scores, history.mask).to(values.dtype)
         return UserState("vector", (weights.unsqueeze(1) @ values).squeeze(1))
