@@ -87,7 +87,7 @@ class FastformerAttention(nn.Module):
         self.transform = dense(size, size)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Per head, of width d (Wu et al., eqs. 1-4 and what follows them):
+        """Per head, of width d (Wu et al.):
 
         `q = sum_i a_i q_i` with `a = softmax(w_q q_i / sqrt(d))`; `p_i = q * k_i`;
         `k = sum_i b_i p_i` with `b = softmax(w_k p_i / sqrt(d))`; `u_i = k * v_i`.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Linear = TypeVar("Linear", bound=nn.Linear)
 Activation = Literal["relu", "gelu", "tanh", "sigmoid", "prelu"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -71,11 +72,78 @@ def dense(size: int, output_size: int, *, bias: bool = True) -> nn.Linear:
     torch's own default makes the values about .6 times smaller; through attention upon attention
     that leaves scores so close to zero that training takes epochs to start.
     """
-    layer = nn.Linear(size, output_size, bias=bias)
+    return _glorot(nn.Linear(size, output_size, bias=bias))
+
+
+def scoring(size: int, *, bias: bool = True) -> Scoring:
+    """As `dense`, to a single number that is a score."""
+    return _glorot(Scoring(size, 1, bias=bias))
+
+
+def _glorot(layer: Linear) -> Linear:
     nn.init.xavier_uniform_(layer.weight)
-    if bias:
+    if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class Scoring(nn.Linear):
+    """A linear layer that computes in its weights' precision, whatever autocast says.
+
+    Of a score in bfloat16 three digits are left: candidates that differ by less would be tied.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`W x + b`: `[..., size]` to `[..., output_size]`."""
+        with torch.autocast(values.device.type, enabled=False):
+            return F.linear(values.to(self.weight.dtype), self.weight, self.bias)
+
+
+def inner_products(vectors: Tensor, others: Tensor) -> Tensor:
+    """`[..., K, D]` and `[..., M, D]` to `[..., K, M]`, in float32 at least, as `Scoring` is."""
+    exact = torch.promote_types(vectors.dtype, torch.float32)
+    with torch.autocast(vectors.device.type, enabled=False):
+        return vectors.to(exact) @ others.to(exact).transpose(-1, -2)
+
+
+def pair_layer(
+    items: Tensor, candidates: Tensor, weights: tuple[Tensor, Tensor, Tensor], bias: Tensor
+) -> Tensor:
+    """`V h + W c + P (h * c) + b` of all pairs: `h [B, H, D]`, `c [B, K, D]` to `[B, K, H, U]`.
+
+    Only the products' part is computed per pair, without writing the products down: P is scaled by
+    the items or by the candidates, whichever are fewer.
+
+    Args:
+        items: of a history.
+        candidates: each meets each item.
+        weights: V, W and P, each `[U, D]`.
+        bias: `[U]`.
+    """
+    of_item, of_candidate, of_product = weights
+    if candidates.shape[1] <= items.shape[1]:
+        scaled = (candidates.unsqueeze(2) * of_product).flatten(1, 2)  # [B, K U, D]
+        products = (items @ scaled.transpose(1, 2)).unflatten(2, (-1, len(of_product)))
+        products = products.transpose(1, 2)
+    else:
+        scaled = (items.unsqueeze(2) * of_product).flatten(1, 2)  # [B, H U, D]
+        products = (candidates @ scaled.transpose(1, 2)).unflatten(2, (-1, len(of_product)))
+    mine = F.linear(items, of_item)  # [B, H, U]
+    theirs = F.linear(candidates, of_candidate, bias)  # [B, K, U]
+    return mine.unsqueeze(1) + theirs.unsqueeze(2) + products
+
+
+def convolution(size: int, filters: int, width: int, padding: int = 0) -> nn.Conv1d:
+    """A convolution over a sequence with Glorot weights; it reads `padding` zeros at both ends."""
+    layer = nn.Conv1d(size, filters, width, padding=padding)
+    nn.init.xavier_uniform_(layer.weight)
+    return layer
+
+
+def last_of(states: Tensor, length: Tensor) -> Tensor:
+    """The states `[N, L, D]` after the first `length [N]` steps: `[N, D]`, zeros after none."""
+    last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[-1])
+    return states.gather(1, last).squeeze(1).masked_fill((length == 0)[:, None], 0.0)
 
 
 class AdditiveAttention(nn.Module):
@@ -87,7 +155,7 @@ class AdditiveAttention(nn.Module):
         self.query = dense(attention_size, 1, bias=False)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        """`sum_i a_i v_i` with `a = softmax(q^T tanh(W v_i + b))` (NAML, eqs. 3-5).
+        """`sum_i a_i v_i` with `a = softmax(q^T tanh(W v_i + b))` (NAML, its attention).
 
         Args:
             values: `[..., L, D]`.
@@ -115,7 +183,7 @@ class SelfAttention(nn.Module):
         self.value = dense(size, output_size)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Per head `softmax(Q K^T / sqrt(d)) V`, heads concatenated (NRMS, eqs. 1-2).
+        """Per head `softmax(Q K^T / sqrt(d)) V`, heads concatenated (NRMS, its self-attention).
 
         Args:
             values: `[N, L, size]`.
@@ -153,7 +221,9 @@ class MLP(nn.Module):
         activation: Activation = "relu",
         dropout: float = 0.0,
         output_bias: bool = True,
+        score: bool = False,
     ) -> None:
+        """Layers from `size` to each of `units`; `score`: to one number more, which is a score."""
         super().__init__()
         layers: list[nn.Module] = []
         for width in units:
@@ -162,6 +232,9 @@ class MLP(nn.Module):
         if output_size is not None:
             layers.append(dense(size, output_size, bias=output_bias))
             size = output_size
+        elif score:
+            layers.append(scoring(size, bias=output_bias))
+            size = 1
         self.layers = nn.Sequential(*layers)
         self.output_size = size
 

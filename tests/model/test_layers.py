@@ -11,9 +11,13 @@ from legoray.model.layers import (
     dense,
     embedding,
     heads_problems,
+    inner_products,
+    last_of,
     masked_max,
     masked_mean,
     masked_softmax,
+    pair_layer,
+    scoring,
 )
 
 
@@ -59,6 +63,38 @@ def test_mlp_without_an_output_ends_with_its_last_units():
     mlp = MLP(size=4, units=[6, 5])
     assert mlp(torch.randn(2, 3, 4)).shape == (2, 3, 5)
     assert mlp.output_size == 5
+
+
+def test_scores_are_not_rounded_to_bfloat16():
+    vectors, layer = torch.randn(2, 50, 8), scoring(8)
+    near = torch.full((2, 1, 8), 3.0) + torch.randn(2, 1, 8) * 0.1
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(vectors), inner_products(vectors, near), MLP(size=8, units=[], score=True)
+        assert found[2](vectors).dtype == torch.float32
+        low = inner_products(vectors.bfloat16(), near.bfloat16())
+    torch.testing.assert_close(found[0], layer(vectors), atol=0, rtol=0)
+    torch.testing.assert_close(found[1], vectors @ near.transpose(1, 2), atol=0, rtol=0)
+    assert low.dtype == torch.float32
+    exact = vectors.bfloat16().double() @ near.bfloat16().double().transpose(1, 2)
+    torch.testing.assert_close(low.double(), exact, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "length"), [(2, 5), (5, 2), (3, 3), (1, 1)])
+def test_a_layer_of_pairs_is_the_layer_of_the_three_side_by_side(count, length):
+    items, candidates = torch.randn(4, length, 6), torch.randn(4, count, 6)
+    layer = dense(18, 7)
+    found = pair_layer(items, candidates, layer.weight.chunk(3, dim=1), torch.arange(7.0))
+    for k in range(count):
+        for n in range(length):
+            h, c = items[:, n], candidates[:, k]
+            expected = layer(torch.cat([h, c, h * c], dim=1)) + torch.arange(7.0)
+            torch.testing.assert_close(found[:, k, n], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_state_is_the_one_after_the_last_step_or_zeros():
+    states = torch.arange(1.0, 13.0).reshape(2, 3, 2)
+    assert last_of(states, torch.tensor([2, 0])).tolist() == [[3.0, 4.0], [0.0, 0.0]]
+    assert last_of(states, torch.tensor([3, 1])).tolist() == [[5.0, 6.0], [7.0, 8.0]]
 
 
 def test_heads_problems_name_numbers_that_fit():

@@ -31,7 +31,7 @@ class AdditiveOperator(BehaviorOperator):
         self.pool = AdditiveAttention(shape.hidden_size, config.attention_size)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
-        """`u = sum_i a_i h_i`, `a = softmax(q^T tanh(W h_i + b))` (NAML, section 3.2).
+        """`u = sum_i a_i h_i`, `a = softmax(q^T tanh(W h_i + b))` (NAML, its user encoder).
 
         `[B, H, D]` to `[B, D]`; zeros without a history.
         """

@@ -46,7 +46,7 @@ class AttentionOperator(BehaviorOperator):
         return heads_problems(config.heads, hidden_size)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
-        """Self-attention among the history's items, then additive attention (NRMS, eqs. 5-8).
+        """Self-attention among the history's items, then additive attention (NRMS, over news).
 
         `[B, H, D]` to `[B, D]`; zeros without a history.
         """

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from legoray.config import Positive, Share
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
@@ -16,6 +15,7 @@ from legoray.model.layers import (
     activation_layer,
     dense,
     masked_softmax,
+    pair_layer,
     zero_masked,
 )
 
@@ -66,13 +66,7 @@ class CandidateAttentionOperator(BehaviorOperator):
         return UserState("vector", weights.to(values.dtype) @ values)
 
     def _compared(self, values: Tensor, candidates: Tensor) -> Tensor:
-        """The first layer on `[h; c; h * c]` of all pairs, `[B, K, H, U]`.
-
-        As it is linear, only the products' part is computed per pair, without writing them down.
-        """
+        """The first layer on `[h; c; h * c]` of all pairs, `[B, K, H, U]`."""
         of_item, of_candidate, of_product = self.compare.weight.chunk(3, dim=1)
-        items = F.linear(values, of_item)  # [B, H, U]
-        wanted = F.linear(candidates, of_candidate, self.compare.bias)  # [B, K, U]
-        scaled = (candidates.unsqueeze(2) * of_product).flatten(1, 2)  # [B, K U, D]
-        products = (scaled @ values.transpose(1, 2)).unflatten(1, (-1, len(of_product)))
-        return items.unsqueeze(1) + wanted.unsqueeze(2) + products.transpose(2, 3)
+        weights = (of_item, of_candidate, of_product)
+        return pair_layer(values, candidates, weights, self.compare.bias)

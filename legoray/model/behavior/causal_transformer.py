@@ -50,7 +50,7 @@ class CausalTransformerOperator(BehaviorOperator):
         return heads_problems(config.heads, hidden_size)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
-        """`u = F_n`, n the newest item, of which `states` gives all (SASRec, eqs. 1-6).
+        """`u = F_n`, n the newest item, of which `states` gives all (SASRec, section III).
 
         `[B, H, D]` to `[B, D]`; zeros without a history.
         """

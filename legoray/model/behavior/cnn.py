@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from legoray.config import Positive, Share
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
 from legoray.model.behavior.gru import compact
-from legoray.model.layers import dense, zero_masked
+from legoray.model.layers import convolution, dense, zero_masked
 
 
 class CnnConfig(PartConfig):
@@ -38,10 +38,9 @@ class CnnOperator(BehaviorOperator):
         size = shape.hidden_size
         heights = config.heights or list(range(1, config.length + 1))
         self.length = config.length
-        filters = [nn.Conv1d(size, config.horizontal, height) for height in heights]
-        for own in filters:
-            nn.init.xavier_uniform_(own.weight)
-        self.horizontal = nn.ModuleList(filters)
+        self.horizontal = nn.ModuleList(
+            convolution(size, config.horizontal, height) for height in heights
+        )
         self.vertical = dense(config.length, config.vertical, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.project = dense(config.horizontal * len(heights) + config.vertical * size, size)
@@ -56,7 +55,7 @@ class CnnOperator(BehaviorOperator):
         """`u = ReLU(W [o; v] + b)` of horizontal and vertical filters over an image E.
 
         `o_k = max_t ReLU(F_k E_t:t+h + b_k)` and `v_k = sum_l f_kl E_l`, where E is the newest
-        `length` items, with zeros before a shorter history (Caser, eqs. 4-10, without the user's
+        `length` items, with zeros before a shorter history (Caser, without the user's
         own embedding). `[B, H, D]` to `[B, D]`; zeros without a history.
         """
         image = self.newest(history).transpose(1, 2)  # [B, D, length]

@@ -59,7 +59,7 @@ class FlattenFastformerOperator(BehaviorOperator):
         return self._work
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
-        """`u = pool(Fastformer(x_1 .. x_T))` over all tokens of the history (Fastformer, eqs. 1-4).
+        """`u = pool(Fastformer(x_1 .. x_T))` over all tokens of the history (Fastformer).
 
         The items' own vectors are not read. Users' tokens, `[B, T]` of them, to `[B, D]`; zeros
         without any.

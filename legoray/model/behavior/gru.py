@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from legoray.config import Share
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import zero_masked
+from legoray.model.layers import last_of, zero_masked
 
 
 class GruConfig(PartConfig):
@@ -31,7 +31,7 @@ class GruOperator(BehaviorOperator):
         self.gru = nn.GRU(shape.hidden_size, shape.hidden_size, batch_first=True)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
-        """`u = h_n`, `h_t = GRU(x_t, h_{t-1})`, n the history's true length (LSTUR, eq. 7).
+        """`u = h_n`, `h_t = GRU(x_t, h_{t-1})`, n the history's true length (LSTUR).
 
         `[B, H, D]` to `[B, D]`; zeros without a history.
         """
@@ -39,9 +39,7 @@ class GruOperator(BehaviorOperator):
         items, length = compact(vectors, history.mask)
         # a recurrent network does not look ahead: what follows the last item cannot matter
         states, _ = self.gru(items)
-        last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[-1])
-        final = states.gather(1, last).squeeze(1)
-        return UserState("vector", final.masked_fill((length == 0)[:, None], 0.0))
+        return UserState("vector", last_of(states, length))
 
 
 def compact(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from legoray.config import Share
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
 from legoray.model.behavior.gru import compact
 from legoray.model.behavior.users import UserEmbedding
-from legoray.model.layers import zero_masked
+from legoray.model.layers import last_of, zero_masked
 
 
 class LsturConfig(PartConfig):
@@ -51,7 +51,7 @@ class LsturOperator(BehaviorOperator):
         return []
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
-        """`h_t = GRU(x_t, h_{t-1})`, n the true length, `u_l` the user (LSTUR, eqs. 7-9).
+        """`h_t = GRU(x_t, h_{t-1})`, n the true length, `u_l` the user (LSTUR).
 
         `initial`: `h_0 = u_l` and `u = h_n`. `concat`: `h_0 = 0` and `u = [h_n; u_l]`, of which
         each is D/2 wide, so that u can be compared with items. `[B, H, D]` and users `[B]` to
@@ -63,7 +63,5 @@ class LsturOperator(BehaviorOperator):
         start = torch.zeros_like(user[:, :1]).expand(-1, self.gru.hidden_size)
         start = start if self.concat else user
         states, _ = self.gru(items, start.to(items.dtype).unsqueeze(0).contiguous())
-        last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[-1])
-        final = states.gather(1, last).squeeze(1)
-        final = torch.where((length > 0)[:, None], final, start.to(final.dtype))
+        final = torch.where((length > 0)[:, None], last_of(states, length), start.to(states.dtype))
         return UserState("vector", torch.cat([final, user], dim=-1) if self.concat else final)

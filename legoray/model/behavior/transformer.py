@@ -59,7 +59,7 @@ class TransformerOperator(BehaviorOperator):
         return heads_problems(config.heads, hidden_size)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
-        """`u = pool(Transformer(h_i + p_i))` (BST, eqs. 1-6).
+        """`u = pool(Transformer(h_i + p_i))` (BST).
 
         As in BST a position says how long before the present an item stands: there in time, here in
         items, the newest being 1. Unlike there the candidate meets the history only in the click

@@ -45,7 +45,7 @@ class AdditiveOperator(ContentOperator):
         self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
-        """`W sum_t a_t e_t + b`, `a = softmax(q^T tanh(V e_t + v))` (NAML, eqs. 3-5).
+        """`W sum_t a_t e_t + b`, `a = softmax(q^T tanh(V e_t + v))` (NAML, its attention).
 
         N items' tokens to `[N, D]`; without W and b where embeddings are D wide.
         """

@@ -49,7 +49,7 @@ class AttentionOperator(ContentOperator):
         self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
-        """Self-attention over the tokens, then additive attention (NRMS, eqs. 1-4).
+        """Self-attention over the tokens, then additive attention (NRMS, its news encoder).
 
         N items' tokens to `[N, D]`; the heads' outputs, joined, are D wide.
         """

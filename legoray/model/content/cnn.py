@@ -11,7 +11,7 @@ from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
-from legoray.model.layers import AdditiveAttention, dense
+from legoray.model.layers import AdditiveAttention, convolution, dense
 
 
 class CnnConfig(TextConfig):
@@ -34,8 +34,7 @@ class CnnOperator(ContentOperator):
         same = filters == shape.hidden_size
         self.embed = word_embedding(config, shape)
         width = config.kernel_size
-        self.convolve = nn.Conv1d(config.embedding_size, filters, width, padding=width // 2)
-        nn.init.xavier_uniform_(self.convolve.weight)
+        self.convolve = convolution(config.embedding_size, filters, width, width // 2)
         self.dropout = nn.Dropout(config.dropout)
         self.pool = AdditiveAttention(filters, config.attention_size)
         self.project: nn.Module = nn.Identity() if same else dense(filters, shape.hidden_size)
@@ -50,7 +49,7 @@ class CnnOperator(ContentOperator):
         self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
-        """`c_t = ReLU(F e_{t-k:t+k} + b)`, then additive attention over t (NAML, eqs. 1-5).
+        """`c_t = ReLU(F e_{t-k:t+k} + b)`, then additive attention over t (NAML).
 
         N items' tokens to `[N, D]`. Beyond a text's ends the convolution reads zeros.
         """

@@ -12,7 +12,7 @@ from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
-from legoray.model.layers import AdditiveAttention, dense
+from legoray.model.layers import AdditiveAttention, convolution, dense
 
 
 class CnnConcatConfig(TextConfig):
@@ -37,8 +37,9 @@ class CnnConcatOperator(ContentOperator):
         attributes = range(shape.input.attributes)
         self.length = config.length
         self.embed = word_embedding(config, shape)
+        width = config.kernel_size
         self.convolve = nn.ModuleList(
-            _convolution(config.embedding_size, filters, config.kernel_size) for _ in attributes
+            convolution(config.embedding_size, filters, width, width // 2) for _ in attributes
         )
         self.dropout = nn.Dropout(config.dropout)
         self.pool = nn.ModuleList(
@@ -56,7 +57,7 @@ class CnnConcatOperator(ContentOperator):
         self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
-        """`W [v_1; ...; v_A] + b`, `v_a` the words of attribute a by NAML's eqs. 1-5.
+        """`W [v_1; ...; v_A] + b`, `v_a` the words of attribute a as NAML reads them.
 
         N items' tokens to `[N, D]`. Beyond an attribute's ends the convolution reads zeros; an
         attribute without text is zeros.
@@ -80,10 +81,3 @@ class CnnConcatOperator(ContentOperator):
         convolved = self.convolve[number](embedded.transpose(1, 2)).transpose(1, 2)
         contexts = torch.relu(convolved[:, -embedded.shape[1] :])  # an even kernel gives one more
         return self.pool[number](self.dropout(contexts), inputs.mask)
-
-
-def _convolution(size: int, filters: int, width: int) -> nn.Conv1d:
-    """A convolution over tokens that reads zeros beyond the text's ends."""
-    layer = nn.Conv1d(size, filters, width, padding=width // 2)
-    nn.init.xavier_uniform_(layer.weight)
-    return layer

@@ -11,7 +11,7 @@ from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
-from legoray.model.layers import AdditiveAttention
+from legoray.model.layers import AdditiveAttention, last_of
 
 
 class GruConfig(TextConfig):
@@ -49,8 +49,8 @@ class GruOperator(ContentOperator):
     def forward(self, inputs: Tokens) -> Tensor:
         """`h_t = GRU(e_t, h_{t-1})`; `h_n`, n the text's true length, or attention over the h_t.
 
-        N items' tokens to `[N, D]` (Cho et al., eqs. 5-8, with the reset gate inside as torch has
-        it); zeros without any word.
+        N items' tokens to `[N, D]` (Cho et al., with the reset gate inside as torch has it);
+        zeros without any word.
         """
         return by_length(self._encode, inputs)
 
@@ -62,5 +62,4 @@ class GruOperator(ContentOperator):
             return self.pool(states, inputs.mask)
         column = torch.arange(1, inputs.mask.shape[1] + 1, device=inputs.mask.device)
         length = (inputs.mask * column).amax(dim=1)
-        last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[-1])
-        return states.gather(1, last).squeeze(1).masked_fill((length == 0)[:, None], 0.0)
+        return last_of(states, length)

@@ -84,7 +84,7 @@ class IisanOperator(ContentOperator):
         Returns:
             `[N, D]`.
         """
-        states = inputs[:, self.chosen].to(self.gates.dtype).unbind(dim=1)
+        states = [inputs[:, layer].to(self.gates.dtype) for layer in self.chosen]
         side = self.blocks[0](states[0])
         for gate, state, block in zip(
             torch.sigmoid(self.gates), states[1:], self.blocks[1:], strict=True

@@ -139,20 +139,26 @@ class LlmOperator(ContentOperator):
             return self.project(self._pooled(inputs.hidden.float(), mask, lengths))
         order = torch.argsort(lengths, stable=True)
         pooled = [
-            self._encode(inputs.hidden[rows, :width], mask[rows, :width], lengths[rows])
-            for rows, width in _buckets(lengths, order)
+            self._encode(
+                inputs.hidden[rows, :width], None if whole else mask[rows, :width], lengths[rows]
+            )
+            for rows, width, whole in _buckets(lengths, order)
         ]
         return self.project(torch.cat(pooled)[torch.argsort(order)])
 
-    def _encode(self, hidden: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """The upper layers and the pooling over one bucket, `[n, T, H]` to `[n, H]`."""
+    def _encode(self, hidden: Tensor, mask: Tensor | None, lengths: Tensor) -> Tensor:
+        """The upper layers and the pooling over one bucket, `[n, T, H]` to `[n, H]`.
+
+        There is no mask where all texts are T long: attention may then take its faster kernels.
+        """
         assert self.upper is not None
-        whole = bool(mask.all())  # without a mask, attention may take its faster kernels
-        given, hidden = None if whole else mask, hidden.to(self.dtype)
+        hidden = hidden.to(self.dtype)
         if self.one_query:
             at = torch.zeros_like(lengths) if self.pooling == "cls" else lengths - 1
-            return one_query(layers_of(self.upper, 1)[0], hidden, given, at).float()
-        return self._pooled(run_view(self.upper, hidden, given).float(), mask, lengths)
+            return one_query(layers_of(self.upper, 1)[0], hidden, mask, at).float()
+        states = run_view(self.upper, hidden, mask).float()
+        mask = states.new_ones(states.shape[:2], dtype=torch.bool) if mask is None else mask
+        return self._pooled(states, mask, lengths)
 
     def _pooled(self, hidden: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """`[n, H]` of `[n, T, H]`."""
@@ -218,11 +224,16 @@ def _absolute(config: LlmConfig, layers: int, lowest: int = 0) -> int:
     return split
 
 
-def _buckets(lengths: Tensor, order: Tensor) -> list[tuple[Tensor, int]]:
-    """Rows of about the same length, and the width of each bucket."""
+def _buckets(lengths: Tensor, order: Tensor) -> list[tuple[Tensor, int, bool]]:
+    """Rows of about the same length, the width of each bucket, whether all in it are that long."""
     ordered = lengths[order]
     step = torch.clamp(ordered[-1] // _BUCKETS, min=_BUCKET)
     _, counts = torch.unique_consecutive((ordered + step - 1) // step, return_counts=True)
-    groups = order.split(counts.tolist())
-    widths: list[int] = ordered[torch.cumsum(counts, 0) - 1].tolist()
-    return list(zip(groups, widths, strict=True))
+    ends = torch.cumsum(counts, 0)
+    shortest, longest = ordered[ends - counts], ordered[ends - 1]
+    # all numbers at once: each look at one makes the host wait for the device
+    told: list[list[int]] = torch.stack([counts, longest, shortest]).tolist()
+    groups = order.split(told[0])
+    return [
+        (rows, most, least == most) for rows, most, least in zip(groups, *told[1:], strict=True)
+    ]

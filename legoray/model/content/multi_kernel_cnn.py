@@ -13,7 +13,7 @@ from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
-from legoray.model.layers import dense, masked_max
+from legoray.model.layers import convolution, dense, masked_max
 
 
 class MultiKernelCnnConfig(TextConfig):
@@ -34,7 +34,7 @@ class MultiKernelCnnOperator(ContentOperator):
         self.embed = word_embedding(config, shape)
         self.widths = tuple(config.kernel_sizes)
         self.convolve = nn.ModuleList(
-            _convolution(config.embedding_size, config.filters, width) for width in self.widths
+            convolution(config.embedding_size, config.filters, width) for width in self.widths
         )
         self.dropout = nn.Dropout(config.dropout)
         self.project = dense(config.filters * len(self.widths), shape.hidden_size)
@@ -49,7 +49,7 @@ class MultiKernelCnnOperator(ContentOperator):
         self.embed.start_from(features)
 
     def forward(self, inputs: Tokens) -> Tensor:
-        """`W [max_i ReLU(w_h x_{i:i+h-1} + b_h)] + b` over the kernel sizes h (Kim, eqs. 2-4).
+        """`W [max_i ReLU(w_h x_{i:i+h-1} + b_h)] + b` over the kernel sizes h (Kim).
 
         N items' tokens to `[N, D]`. Windows lie within the text; one that is shorter than a kernel
         is filled up with zeros, and one without any word gives `b`.
@@ -61,15 +61,8 @@ class MultiKernelCnnOperator(ContentOperator):
         start = torch.arange(inputs.mask.shape[1], device=inputs.mask.device)
         end = (inputs.mask * (start + 1)).amax(dim=1, keepdim=True)
         features = []
-        for width, convolution in zip(self.widths, self.convolve, strict=True):
-            traces = torch.relu(convolution(F.pad(embedded, (0, width - 1)))).transpose(1, 2)
+        for width, layer in zip(self.widths, self.convolve, strict=True):
+            traces = torch.relu(layer(F.pad(embedded, (0, width - 1)))).transpose(1, 2)
             inside = (start + width <= end) | ((start == 0) & (end > 0))
             features.append(masked_max(traces, inside))
         return self.project(self.dropout(torch.cat(features, dim=-1)))
-
-
-def _convolution(size: int, filters: int, width: int) -> nn.Conv1d:
-    """A convolution over tokens that reads nothing beyond what it is given."""
-    layer = nn.Conv1d(size, filters, width)
-    nn.init.xavier_uniform_(layer.weight)
-    return layer

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import MLP, Activation, dense
+from legoray.model.layers import MLP, Activation, dense, scoring
 from legoray.model.predictor.fields import FieldStack
 
 
@@ -40,13 +40,13 @@ class AutoIntPredictor(ClickPredictor):
         width = config.heads * config.head_size
         sizes = [shape.hidden_size] + [width] * (config.layers - 1)
         self.layers = nn.ModuleList(Interacting(size, width, config.heads) for size in sizes)
-        self.output = dense(self.stack.count * width, 1)
+        self.output = scoring(self.stack.count * width)
         self.deep = None
         if config.units:
             self.deep = MLP(
                 size=self.stack.count * shape.hidden_size,
                 units=config.units,
-                output_size=1,
+                score=True,
                 activation=config.activation,
                 dropout=config.dropout,
                 output_bias=False,

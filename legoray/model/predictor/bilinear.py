@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from legoray.model.base import ClickPredictor, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import dense
+from legoray.model.layers import dense, inner_products
 
 
 class BilinearConfig(PartConfig):
@@ -31,4 +31,4 @@ class BilinearPredictor(ClickPredictor):
         The matrix meets the users, of which there are fewer than candidates; `matrix.weight` is
         the transpose of W.
         """
-        return (candidates @ self.matrix(user.values).unsqueeze(-1)).squeeze(-1)
+        return inner_products(candidates, self.matrix(user.values).unsqueeze(1)).squeeze(-1)

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from legoray.model.base import ClickPredictor, PartConfig, Shape, UserKind, UserState
+from legoray.model.layers import inner_products
 
 _NO_LENGTH = 1e-4  # a shorter vector has no direction
 
@@ -40,12 +41,13 @@ class CosinePredictor(ClickPredictor):
 
         The relevance of DSSM, its smoothing factor being 1/t. A vector of zeros scores 0.
         """
-        cosines = _unit(candidates) @ _unit(user.values).unsqueeze(-1)
+        cosines = inner_products(_unit(candidates), _unit(user.values).unsqueeze(1))
         learned = self.log_temperature
         return cosines.squeeze(-1) / (self.temperature if learned is None else learned.exp())
 
 
 def _unit(vectors: Tensor) -> Tensor:
     """Vectors of length 1; one of zeros stays as it is, and so does its gradient."""
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / length.masked_fill(length < _NO_LENGTH, 1.0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import MLP, Activation, dense
+from legoray.model.layers import MLP, Activation, scoring
 from legoray.model.predictor.fields import FieldStack
 
 
@@ -41,10 +41,10 @@ class DcnPredictor(ClickPredictor):
         self.deep = MLP(
             size=size, units=config.units, activation=config.activation, dropout=config.dropout
         )
-        self.output = dense(size + self.deep.output_size, 1)
+        self.output = scoring(size + self.deep.output_size)
 
     def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
-        """`x_{l+1} = x_0 (x_l^T w_l) + b_l + x_l`, `s = W [x_L; MLP(x_0)] + b` (DCN, eqs. 3, 6).
+        """`x_{l+1} = x_0 (x_l^T w_l) + b_l + x_l`, `s = W [x_L; MLP(x_0)] + b` (DCN, eq. 3 and on).
 
         `x_0 = [u; c; fields]`: `u [B, D]`, `c [B, K, D]` to `[B, K]`.
         """

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import MLP, Activation, dense
+from legoray.model.layers import MLP, Activation, dense, scoring
 from legoray.model.predictor.fields import FieldStack
 
 
@@ -48,7 +48,7 @@ class DcnV2Predictor(ClickPredictor):
         self.deep = MLP(
             size=size, units=config.units, activation=config.activation, dropout=config.dropout
         )
-        self.output = dense(self.deep.output_size + (size if self.parallel else 0), 1)
+        self.output = scoring(self.deep.output_size + (size if self.parallel else 0))
 
     def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
         """Stacked `W MLP(x_L) + b`, parallel `W [x_L; MLP(x_0)] + b` (DCN V2, figure 1).

@@ -36,7 +36,7 @@ class DeepFmPredictor(ClickPredictor):
         self.deep = MLP(
             size=self.stack.count * shape.hidden_size,
             units=config.units,
-            output_size=1,
+            score=True,
             activation=config.activation,
             dropout=config.dropout,
             output_bias=False,  # the linear terms have one

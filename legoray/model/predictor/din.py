@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, PartConfig, Shape, UserKind, UserState
@@ -17,6 +16,7 @@ from legoray.model.layers import (
     activation_layer,
     dense,
     masked_softmax,
+    pair_layer,
     zero_masked,
 )
 
@@ -54,7 +54,7 @@ class DinPredictor(ClickPredictor):
         self.mlp = MLP(
             size=3 * size,
             units=config.units,
-            output_size=1,
+            score=True,
             activation=config.activation,
             dropout=config.dropout,
         )
@@ -81,9 +81,5 @@ class DinPredictor(ClickPredictor):
         part is computed per pair, and the four times wider input is never written down.
         """
         of_h, of_c, of_difference, of_product = self.first.weight.chunk(4, dim=1)
-        left = F.linear(history, of_h + of_difference)  # [B, H, U]
-        right = F.linear(candidates, of_c - of_difference, self.first.bias)  # [B, K, U]
-        scaled = candidates.unsqueeze(2) * of_product  # [B, K, U, D]
-        products = scaled.flatten(1, 2) @ history.transpose(1, 2)  # [B, K U, H]
-        shaped = products.unflatten(1, (candidates.shape[1], -1)).transpose(2, 3)
-        return left.unsqueeze(1) + right.unsqueeze(2) + shaped
+        weights = (of_h + of_difference, of_c - of_difference, of_product)
+        return pair_layer(history, candidates, weights, self.first.bias)

@@ -34,7 +34,7 @@ class DnnPredictor(ClickPredictor):
         self.mlp = MLP(
             size=self.stack.count * shape.hidden_size,
             units=config.units,
-            output_size=1,
+            score=True,
             activation=config.activation,
             dropout=config.dropout,
         )

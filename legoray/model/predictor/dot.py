@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from legoray.model.base import ClickPredictor, PartConfig, Shape, UserKind, UserState
+from legoray.model.layers import inner_products
 
 
 class DotConfig(PartConfig):
@@ -24,5 +25,5 @@ class DotPredictor(ClickPredictor):
         super().__init__()
 
     def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
-        """`s = u^T c` (NRMS, eq. 9): `u [B, D]`, `c [B, K, D]` to `[B, K]`."""
-        return (candidates @ user.values.unsqueeze(-1)).squeeze(-1)
+        """`s = u^T c` (NRMS, its click predictor): `u [B, D]`, `c [B, K, D]` to `[B, K]`."""
+        return inner_products(candidates, user.values.unsqueeze(1)).squeeze(-1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import MLP, Activation, dense
+from legoray.model.layers import MLP, Activation, scoring
 from legoray.model.predictor.fields import FieldStack
 
 
@@ -83,8 +83,8 @@ class Fusion(nn.Module):
     def __init__(self, first: int, second: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.first = dense(first, 1)
-        self.second = dense(second, 1, bias=False)
+        self.first = scoring(first)
+        self.second = scoring(second, bias=False)
         scale = math.sqrt(2 * heads / (first + second))
         self.both = nn.Parameter(torch.randn(heads, first // heads, second // heads) * scale)
 
@@ -95,4 +95,5 @@ class Fusion(nn.Module):
         """
         left, right = (values.unflatten(-1, (self.heads, -1)) for values in (first, second))
         mapped = torch.einsum("bkhi,hij->bkhj", left, self.both)
-        return (self.first(first) + self.second(second)).squeeze(-1) + (mapped * right).sum((2, 3))
+        linear = (self.first(first) + self.second(second)).squeeze(-1)
+        return linear + (mapped * right).sum((2, 3), dtype=linear.dtype)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import dense, embedding
+from legoray.model.layers import embedding, scoring
 from legoray.model.predictor.fields import FieldStack
 
 _WEIGHT_SCALE = 0.01
@@ -45,7 +45,7 @@ class LinearTerms(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.dense = dense(2 * shape.hidden_size, 1)
+        self.dense = scoring(2 * shape.hidden_size)
         self.tables = nn.ModuleList(embedding(n, 1, _WEIGHT_SCALE) for n in shape.fields)
 
     def forward(self, stacked: Tensor, fields: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import MLP, Activation, dense
+from legoray.model.layers import MLP, Activation, dense, scoring
 from legoray.model.predictor.fields import FieldStack
 
 
@@ -42,7 +42,7 @@ class GdcnPredictor(ClickPredictor):
         self.deep = MLP(
             size=size, units=config.units, activation=config.activation, dropout=config.dropout
         )
-        self.output = dense(self.deep.output_size + (size if self.parallel else 0), 1)
+        self.output = scoring(self.deep.output_size + (size if self.parallel else 0))
 
     def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
         """Stacked `W MLP(c_L) + b` (GDCN-S), parallel `W [c_L; MLP(c_0)] + b` (GDCN-P).

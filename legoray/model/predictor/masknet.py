@@ -54,7 +54,7 @@ class MaskNetPredictor(ClickPredictor):
         self.output = MLP(
             size=config.blocks * width if self.parallel else width,
             units=config.units if self.parallel else [],
-            output_size=1,
+            score=True,
             activation=config.activation,
             dropout=config.dropout,
         )

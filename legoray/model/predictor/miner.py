@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from legoray.model.base import ClickPredictor, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import dense
+from legoray.model.layers import dense, inner_products
 
 
 class MinerConfig(PartConfig):
@@ -37,11 +37,11 @@ class MinerPredictor(ClickPredictor):
         `a = softmax(e_i^T gelu(W c))`, the target-aware attention of MINER. `e [B, M, D]`,
         `c [B, K, D]` to `[B, K]`.
         """
-        interests = user.values.transpose(1, 2)
-        matches = candidates @ interests
+        matches = inner_products(candidates, user.values)
         if self.how == "max":
             return matches.amax(dim=-1)
         if self.how == "mean":
             return matches.mean(dim=-1)
-        weights = torch.softmax(F.gelu(self.query(candidates)) @ interests, dim=-1)
+        wanted = F.gelu(self.query(candidates))
+        weights = torch.softmax(inner_products(wanted, user.values), dim=-1)
         return (weights * matches).sum(dim=-1)

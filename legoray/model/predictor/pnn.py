@@ -45,7 +45,7 @@ class PnnPredictor(ClickPredictor):
         self.deep = MLP(
             size=width,
             units=config.units,
-            output_size=1,
+            score=True,
             activation=config.activation,
             dropout=config.dropout,
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import MLP, Activation, dense, embedding
+from legoray.model.layers import MLP, Activation, embedding, scoring
 from legoray.model.predictor.fields import FieldStack
 from legoray.model.predictor.fm import LinearTerms
 
@@ -40,7 +40,7 @@ class WideDeepPredictor(ClickPredictor):
         super().__init__()
         self.stack = FieldStack(shape)
         self.linear = LinearTerms(shape)
-        self.cross = dense(shape.hidden_size, 1, bias=False)
+        self.cross = scoring(shape.hidden_size, bias=False)
         pairs = combinations(range(len(shape.fields)), 2)
         self.pairs = nn.ModuleList(
             PairWeights(shape.fields, first, second, config.buckets) for first, second in pairs
@@ -48,7 +48,7 @@ class WideDeepPredictor(ClickPredictor):
         self.deep = MLP(
             size=self.stack.count * shape.hidden_size,
             units=config.units,
-            output_size=1,
+            score=True,
             activation=config.activation,
             dropout=config.dropout,
             output_bias=False,  # the linear terms have one

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import MLP, Activation, dense
+from legoray.model.layers import MLP, Activation, dense, scoring
 from legoray.model.predictor.fields import FieldStack
 from legoray.model.predictor.fm import LinearTerms
 
@@ -48,7 +48,7 @@ class XDeepFmPredictor(ClickPredictor):
             dropout=config.dropout,
         )
         # the bias is one of the linear terms
-        self.output = dense(self.deep.output_size + sum(config.maps), 1, bias=False)
+        self.output = scoring(self.deep.output_size + sum(config.maps), bias=False)
 
     def work(self) -> int:
         """Each layer's products of two vectors."""
