@@ -54,7 +54,7 @@ def ensure_folder(
         InputError: the folder cannot be written, or is damaged; or what `make` raises.
     """
     if not folder.exists():
-        with _locked(folder, what, say):
+        with locked(folder, f"another process makes these {what}; waiting for it", say):
             if not folder.exists():
                 try:
                     _make(folder, make)
@@ -87,11 +87,17 @@ def check_folder(folder: Path, what: str) -> None:
             raise _damaged(folder, what, f"the checksum of {name} is wrong")
 
 
-def _make(folder: Path, make: Callable[[Path], None]) -> None:
+def working_folder(folder: Path) -> Path:
+    """An empty folder to make another's content in; what dead makers of it left is removed."""
     for left in folder.parent.glob(f".building-{folder.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
     working = folder.parent / f".building-{folder.name}-{os.getpid()}"
     working.mkdir(parents=True)
+    return working
+
+
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
+    working = working_folder(folder)
     try:
         make(working)
         files = sorted(working.iterdir())
@@ -107,8 +113,17 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, what: str, say: Say) -> Iterator[None]:
-    """Hold the folder's lock; it is freed if its holder dies."""
+def locked(folder: Path, waiting: str, say: Say) -> Iterator[None]:
+    """Hold the folder's lock; it is freed if its holder dies.
+
+    Args:
+        folder: which need not be there.
+        waiting: said where another process holds it.
+        say: told so.
+
+    Raises:
+        InputError: the folder above cannot be written.
+    """
     locks = folder.parent / ".locks"
     try:
         locks.mkdir(parents=True, exist_ok=True)
@@ -116,7 +131,7 @@ def _locked(folder: Path, what: str, say: Say) -> Iterator[None]:
         try:
             lock.acquire(timeout=0.2)
         except Timeout:
-            say(f"another process makes these {what}; waiting for it")
+            say(waiting)
             lock.acquire()
     except OSError as error:
         raise _unwritable(folder.parent, error) from None

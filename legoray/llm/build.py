@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
+from legoray.data.built import Say, working_folder
 from legoray.data.recipes import StateRecipe
 from legoray.errors import InputError, Problem
 from legoray.llm.catalogue import locate, tokenizer_checksum, weights_checksum
@@ -28,7 +29,6 @@ from legoray.llm.text import Encoded, encode, texts_fingerprint
 from legoray.records import write_json
 
 STORE_VERSION = 1
-Say = Callable[[str], None]
 _SPARE = 64 * 2**20  # bytes to leave free on the disk
 _SECONDS_BETWEEN_NEWS = 15.0
 
@@ -96,7 +96,7 @@ def _write(
     key_of: Callable[[int], str],
     say: Say,
 ) -> None:
-    working = {recipe: _working_folder(folder) for recipe, folder in folders.items()}
+    working = {recipe: working_folder(folder) for recipe, folder in folders.items()}
     try:
         writers = {
             r.split: StateWriter(
@@ -114,7 +114,7 @@ def _write(
             list(writers),
             sink,
             describe=lambda row: (key_of(row), str(texts[row])),
-            progress=_progress(base.source.name, say),
+            progress=spoken(base.source.name, say),
         )
         fingerprint = texts_fingerprint(texts)
         for recipe, folder in folders.items():
@@ -125,15 +125,6 @@ def _write(
     finally:
         for folder in working.values():
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _working_folder(folder: Path) -> Path:
-    """An empty folder to work in; leftovers of dead builders of the same states are removed."""
-    for left in folder.parent.glob(f".building-{folder.name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    working = folder.parent / f".building-{folder.name}-{os.getpid()}"
-    working.mkdir(parents=True)
-    return working
 
 
 def _meta(
@@ -180,7 +171,7 @@ def _news(recipe: StateRecipe, splits: list[int], encoded: Encoded, size: int) -
     )
 
 
-def _progress(name: str, say: Say) -> Callable[[float], None]:
+def spoken(name: str, say: Say) -> Callable[[float], None]:
     """Speaks now and then, so that a long pass is seen to move."""
     told = time.monotonic()
 

@@ -26,7 +26,7 @@ from legoray.data.built import Say, ensure_folder, quietly
 from legoray.data.load import load_items, read_manifest
 from legoray.data.recipes import LayersRecipe, StateRecipe, VectorSource
 from legoray.errors import InputError, Problem
-from legoray.llm.build import identity_of, width_after
+from legoray.llm.build import identity_of, spoken, width_after
 from legoray.llm.catalogue import locate, tokenizer_checksum, weights_checksum
 from legoray.llm.compute import run_texts
 from legoray.llm.load import Base, facts, load_base, load_tokenizer
@@ -43,7 +43,6 @@ from legoray.llm.text import (
 from legoray.records import digest, read_json, write_json
 
 WHAT = "pooled hidden states"
-_SECONDS_BETWEEN_NEWS = 15.0
 Keep = Callable[[NDArray[np.int64], int, Tensor], None]
 
 
@@ -194,7 +193,7 @@ def _store(
         writer.write(items * count + place, pooled)
 
     describe = lambda row: (key_of(row), str(texts[row]))  # noqa: E731
-    _run(base, encoded, recipe.pooling, layers, keep, describe, _progress(recipe.model, say))
+    _run(base, encoded, recipe.pooling, layers, keep, describe, spoken(recipe.model, say))
     size, checksum = writer.close()
     content = _identity(recipe, texts_fingerprint(texts), layers)
     del content["version"]
@@ -240,16 +239,3 @@ def _width(base: Base, layers: list[int]) -> int:
         message = f"its layers give states of different widths: {sorted(widths)}"
         raise InputError(Problem(base.source.name, message, "choose another model"))
     return widths.pop()
-
-
-def _progress(name: str, say: Say) -> Callable[[float], None]:
-    """Speaks now and then, so that a long pass is seen to move."""
-    told = time.monotonic()
-
-    def progress(share: float) -> None:
-        nonlocal told
-        if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
-            told = time.monotonic()
-            say(f"{name}: {share:.0%} of the hidden states are computed")
-
-    return progress

@@ -11,19 +11,18 @@ should learn of it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
+from legoray.data.built import Say, locked
 from legoray.data.recipes import InputSizes, StateRecipe, States
 from legoray.errors import InputError, Problem
-from legoray.llm.build import Say, build_states, identity_of, width_after
+from legoray.llm.build import build_states, identity_of, width_after
 from legoray.llm.catalogue import locate, tokenizer_checksum, weights_checksum
 from legoray.llm.compute import run_texts
 from legoray.llm.load import facts, load_base, load_tokenizer
@@ -177,7 +176,10 @@ def _ensure_family(
     folders = {r: store / digest(identity_of(r, fingerprint), 24) for r in recipes}
     if not all(folder.exists() for folder in folders.values()):
         family = digest(identity_of(dataclasses.replace(recipes[0], split=0), fingerprint), 24)
-        with _locked(store, family, recipes[0].model, say):
+        waiting = (
+            f"{recipes[0].model}: another process computes these hidden states; waiting for it"
+        )
+        with locked(store / family, waiting, say):
             missing = {r: folder for r, folder in folders.items() if not folder.exists()}
             if missing:
                 build_states(missing, texts, lambda i: item_key(tables, i), say)
@@ -213,26 +215,3 @@ def item_key(tables: Path, row: int) -> str:
     from legoray.data.load import load_items
 
     return str(load_items(tables, ["key"])["key"][row])
-
-
-@contextmanager
-def _locked(store: Path, family: str, model: str, say: Say) -> Iterator[None]:
-    """Hold a lock: one process computes, others wait; freed if its holder dies.
-
-    Raises:
-        InputError: the store cannot be written.
-    """
-    try:
-        (store / ".locks").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(store / ".locks" / family)
-        try:
-            lock.acquire(timeout=0.2)
-        except Timeout:
-            say(f"{model}: another process computes these hidden states; waiting for it")
-            lock.acquire()
-    except OSError as error:
-        raise InputError(Problem(str(store), f"cannot be written: {error.strerror}")) from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-
-from legoray.data.schema import SCHEMA_VERSION, Manifest, items_schema
-from legoray.records import write_json
+from small_tables import write_items
 
 ITEMS = [
     {"title": "Rain floods the harbour town", "category": "weather"},
@@ -88,30 +84,7 @@ def write_model(folder, family, **sizes):
 
 def write_tables(folder, items=ITEMS):
     """Prepared tables with these items alone."""
-    attributes = list(items[0])
-    rows = [{"item_id": n, "key": f"N{n}", **row} for n, row in enumerate(items, start=1)]
-    (folder / "items").mkdir(parents=True)
-    table = pa.Table.from_pylist(rows, schema=items_schema(attributes))
-    pq.write_table(table, folder / "items" / "part-00000.parquet")
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        name="small",
-        title="a small corpus",
-        synthetic=True,
-        processor="own",
-        config_hash="c" * 16,
-        fingerprint="f" * 64,
-        attributes=attributes,
-        text=attributes,
-        group="impression",
-        max_history=10,
-        labeled={},
-        counts={"items": len(items)},
-        sources=[],
-        files=["items/part-00000.parquet"],
-    )
-    write_json(folder / "manifest.json", manifest)
-    return folder
+    return write_items(folder, items, key="N", shards=1)
 
 
 def plain_forward(model, tokenizer, texts, length):

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from model_cases import ITEMS, N, write_tables
+from model_cases import ITEMS, N
+from small_tables import write_items
 
 from legoray.data.codes import write_codes
 from legoray.data.vectors import write_vectors
@@ -19,7 +20,7 @@ from legoray.model.features import open_features
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory):
     """Prepared tables of `ITEMS`."""
-    return write_tables(tmp_path_factory.mktemp("tables"), ITEMS)
+    return write_items(tmp_path_factory.mktemp("tables"), ITEMS)
 
 
 @pytest.fixture(scope="session")

@@ -8,15 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from legoray.data.recipes import Joined, States, Tokens
-from legoray.data.schema import SCHEMA_VERSION, Manifest, items_schema
 from legoray.model.base import Batch, History, Shape, UserState
-from legoray.records import write_json
 
 HIDDEN = 8
 TINY = "<tiny>"  # stands for the folder of the random language model; below it, stored/ has files
@@ -340,35 +336,3 @@ def batch_of(features: Any, items: torch.Tensor) -> Batch:
     labels = torch.zeros(4, 3)
     labels[:, 0] = 1
     return Batch(features.gather(items), history, candidates, labels)
-
-
-def write_tables(folder, items, name="small", fingerprint="f" * 64):
-    """Prepared tables with these items alone, in two shards; the folder."""
-    attributes = list(items[0])
-    rows = [{"item_id": n, "key": f"i{n}", **row} for n, row in enumerate(items, start=1)]
-    half = (len(rows) + 1) // 2
-    files = []
-    for number, shard in enumerate((rows[:half], rows[half:])):
-        file = folder / "items" / f"part-{number:05d}.parquet"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(shard, schema=items_schema(attributes)), file)
-        files.append(str(file.relative_to(folder)))
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        name=name,
-        title="a small corpus",
-        synthetic=True,
-        processor="own",
-        config_hash="c" * 16,
-        fingerprint=fingerprint,
-        attributes=attributes,
-        text=attributes,
-        group="impression",
-        max_history=10,
-        labeled={},
-        counts={"items": len(items)},
-        sources=[],
-        files=files,
-    )
-    write_json(folder / "manifest.json", manifest)
-    return folder

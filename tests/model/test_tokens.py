@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from model_cases import ITEMS, N, write_tables
+from model_cases import ITEMS, N
+from small_tables import write_items
 
 from legoray.data import tokens
 from legoray.data.recipes import IdRecipe, TokenRecipe
@@ -30,7 +31,7 @@ def words(text):
 
 @pytest.fixture
 def own_tables(tmp_path):
-    return write_tables(tmp_path / "tables", ITEMS)
+    return write_items(tmp_path / "tables", ITEMS)
 
 
 def test_words_are_lower_case_runs_of_letters_and_digits():
@@ -89,7 +90,7 @@ def test_tokens_are_made_once_and_per_content(own_tables, tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(tokens, "make_table", lambda *a, **k: pytest.fail("made twice"))
         open_features(BOTH, own_tables, tmp_path)
-    write_tables(own_tables, [dict(row, title="New title") for row in ITEMS], fingerprint="0" * 64)
+    write_items(own_tables, [dict(row, title="New title") for row in ITEMS], fingerprint="0" * 64)
     fresh = open_features(TokenRecipe("words", ("title",), 6, 1), own_tables, tmp_path)
     assert fresh.lengths(torch.arange(1, N + 1)).tolist() == [2] * N
 
