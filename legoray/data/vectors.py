@@ -83,9 +83,9 @@ def write_vectors(
     temporary = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not inside:
-            _beside(path).write_text(listed, encoding="utf-8")
         save_file({"vectors": vectors.float().contiguous()}, temporary, metadata)
+        if not inside:  # only now that there is space for the vectors
+            _beside(path).write_text(listed, encoding="utf-8")
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)

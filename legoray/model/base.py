@@ -122,7 +122,8 @@ class BehaviorOperator(nn.Module, ABC):
     never matters; a row whose mask is all False gives a finite state.
 
     An operator that `looks_at_candidates` is called with `candidates [B, K, D]` and gives each
-    candidate a user of its own: the state's values have one more dimension, `[B, K, ...]`.
+    candidate a user of its own: the state's values have one more dimension, `[B, K, ...]`. Of the
+    history it finds the vectors and the mask, nothing else.
     """
 
     Config: ClassVar[type[PartConfig]]

@@ -133,6 +133,8 @@ class _Look:
     def _user(self, history: History) -> UserState:
         behavior = self.model.behavior
         each = behavior.looks_at_candidates
+        if each:  # a model calls it with no more of the history than this
+            history = History(history.vectors, history.mask)
         state = behavior(history, self.candidates) if each else behavior(history)
         if not isinstance(state, UserState):
             raise Wrong(f"gives {_described(state)}", "expected a UserState")

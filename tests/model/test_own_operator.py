@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -369,6 +370,25 @@ def test_a_part_that_breaks_its_contract_is_named(kind, cls, words, features_of)
     assert model.training is False, "left as it was"
 
 
+class AsksWho(NoState):
+    """Wants more of the history than a model gives to operators that look at candidates."""
+
+    produces = "vector"
+    looks_at_candidates = True
+    reads_users = True
+
+    def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
+        assert history.users is not None
+        return UserState("vector", candidates + history.users[:, None, None])
+
+
+def test_an_operator_that_looks_at_candidates_is_looked_at_as_a_model_calls_it(features_of):
+    model, batch = model_of(behavior=AsksWho, features_of=features_of)
+    (problem,) = check_parts(model, replace(batch, users=torch.tensor([2, 1, 4, 0])), HIDDEN)
+    assert problem.where == f"behavior operator '{__name__}:AsksWho'"
+    assert "raises AssertionError" in str(problem)
+
+
 @pytest.mark.parametrize("case", [c for kind in ("behavior", "predictor") for c in cases(kind)])
 def test_parts_of_legoray_pass_the_same_look(case, features_of, monkeypatch, tiny):
     """The look itself is right: no part that keeps the contracts is refused."""
@@ -392,8 +412,6 @@ def test_parts_of_legoray_pass_the_same_look(case, features_of, monkeypatch, tin
 
 
 def looked_at(config, features_of):
-    from dataclasses import replace
-
     from legoray.model.inputs import Inputs
     from legoray.model.recommender import recipes_of, seeded, shape_of
 
