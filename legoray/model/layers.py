@@ -193,20 +193,24 @@ class SelfAttention(nn.Module):
             `[N, L, output_size]`; rows under the mask hold something finite.
         """
         values = zero_masked(values, mask)
-        query, key, value = (
-            layer(values).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
         # a wholly masked row attends everywhere (its result is never read) lest softmax give NaN
-        allowed = mask | ~mask.any(dim=-1, keepdim=True)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=allowed[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
-        )
-        return mixed.transpose(1, 2).flatten(-2)
+        allowed = (mask | ~mask.any(dim=-1, keepdim=True))[:, None, None, :]
+        read = (self.query(values), self.key(values), self.value(values))
+        return joined_heads(*read, self.heads, allowed, self.dropout if self.training else 0.0)
+
+
+def joined_heads(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, allowed: Tensor, dropout: float
+) -> Tensor:
+    """Per head `softmax(Q K^T / sqrt(d)) V`, the heads side by side again.
+
+    Each `[N, L, size]`, and `allowed`, which broadcasts to `[N, heads, L, L]`, to `[N, L, size]`.
+    """
+    query, key, value = (
+        part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key, value)
+    )
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+    return mixed.transpose(1, 2).flatten(-2)
 
 
 class MLP(nn.Module):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from legoray.model.layers import MLP, Activation, dense, embedding, zero_masked
+from legoray.model.layers import MLP, Activation, dense, embedding, joined_heads, zero_masked
 
 POSITION_SCALE = 0.1  # small beside the words' or items' own vectors
 
@@ -121,18 +120,9 @@ class ProjectedAttention(nn.Module):
 
         `[N, L, size]` and `allowed`, which broadcasts to `[N, heads, L, L]`, to `[N, L, size]`.
         """
-        query, key, value = (
-            layer(values).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=allowed,
-            dropout_p=self.dropout if self.training else 0.0,
-        )
-        return self.output(mixed.transpose(1, 2).flatten(-2))
+        read = (self.query(values), self.key(values), self.value(values))
+        dropout = self.dropout if self.training else 0.0
+        return self.output(joined_heads(*read, self.heads, allowed, dropout))
 
 
 def attention_mask(mask: Tensor, *, causal: bool) -> Tensor:

@@ -47,15 +47,14 @@ def flat_by_loop(history, b):
 
 def test_a_flattened_history_has_all_its_tokens_in_order_and_no_padding(features_of):
     _, history = opened(features_of, FLAT[0])
-    ids, places, age, mask = flatten(history)
+    ids, places, age, count = flatten(history)
     expected = [flat_by_loop(history, b) for b in range(4)]
-    assert mask.shape[1] == max(len(tokens) for tokens in expected)
+    assert count.tolist() == [len(tokens) for tokens in expected]
     assert 3 in history.items[0]  # an item without any text
     for b, tokens in enumerate(expected):
-        assert mask[b].tolist() == [n < len(tokens) for n in range(mask.shape[1])]
         triples = torch.stack([ids[b], places[b], age[b]], dim=1)
-        assert [tuple(t) for t in triples[mask[b]].tolist()] == tokens
-        assert (triples[~mask[b]] == 0).all()
+        assert [tuple(t) for t in triples[: len(tokens)].tolist()] == tokens
+        assert (triples[len(tokens) :] == 0).all()
 
 
 @pytest.mark.parametrize("embedding_size", [6, HIDDEN])

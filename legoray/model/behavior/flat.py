@@ -53,13 +53,14 @@ class FlatHistory(nn.Module):
             encode: `[n, T, D]` and a mask `[n, T]` to `[n, D]`, each row on its own; called for
                 users with about as many tokens at a time, so that less is padding.
         """
-        parts = flatten(history)
-        ends, order = parts[-1].sum(dim=1).clamp(min=1).sort(stable=True)
+        *parts, count = flatten(history)
+        ends, order = count.clamp(min=1).sort(stable=True)
         rows = order.tensor_split(min(_BUCKETS, len(order)))
         longest = torch.stack([own[-1] for own in ends.tensor_split(len(rows))]).tolist()
         encoded = []
         for own, width in zip(rows, longest, strict=True):
-            ids, places, age, mask = (part[own, :width] for part in parts)
+            ids, places, age = (part[own, :width] for part in parts)
+            mask = torch.arange(width, device=count.device) < count[own, None]
             encoded.append(encode(self._values(ids, places, age, mask), mask))
         return torch.cat(encoded)[torch.argsort(order)]
 
@@ -71,10 +72,10 @@ class FlatHistory(nn.Module):
 
 
 def flatten(history: History) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ids, places in their item, ages of their item, and mask of a history's tokens.
+    """Ids, places in their item, and ages of their item of a history's tokens; their number `[B]`.
 
-    Padding within and between items is left out: each of the four is `[B, T]`, the tokens of a row
-    at its front, and T the most that one of the users has.
+    Padding within and between items is moved to the end: each of the three is `[B, T]`, the tokens
+    of a row at its front, then zeros.
     """
     if history.items is None:
         raise ValueError("this operator reads tokens, and the history does not name its items")
@@ -86,10 +87,9 @@ def flatten(history: History) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     places = there.cumsum(dim=2)
     age = ages(history.mask).unsqueeze(2).expand_as(places)
     mask = there.flatten(1)
-    width = max(1, int(mask.sum(dim=1).max()))
-    order = mask.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :width]
+    order = mask.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices
     mask = mask.gather(1, order)
     ids, places, age = (
         part.flatten(1).gather(1, order).masked_fill(~mask, 0) for part in (ids, places, age)
     )
-    return ids, places, age, mask
+    return ids, places, age, there.sum(dim=(1, 2))
