@@ -1,7 +1,8 @@
 """LoRA on a language model's upper layers (arXiv 2106.09685, equation 3): `h = W x + s B A x`.
 
 `W` stays frozen, `A` and `B` of rank `r` are trained in float32 whatever W is held in, and
-`s = alpha / r`. The adapters live in the copy of the layers that one operator owns.
+`s = alpha / r` (rsLoRA: `alpha / sqrt(r)`). DoRA trains, besides, how long each row of the result
+of `W + s B A` is. The adapters live in the copy of the layers that one operator owns.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ class LoraSettings(Strict):
     targets: list[str] | None = Field(
         default=None, description="names of projections in a layer; queries and values where null"
     )
+    layers: Positive | None = Field(
+        default=None, description="how many of the upper layers have adapters; all where null"
+    )
+    dora: bool = Field(False, description="DoRA (arXiv 2402.09353): magnitudes are trained too")
+    rslora: bool = Field(False, description="rsLoRA (arXiv 2312.03732): s = alpha / sqrt(r)")
 
 
 def projections(layer: nn.Module) -> list[str]:
@@ -108,11 +114,14 @@ def resolve_targets(known: list[str], targets: list[str] | None) -> list[str]:
 
 
 def add_lora(layers: nn.ModuleList, settings: LoraSettings) -> None:
-    """Put fresh adapters into every one of these layers, in place.
+    """Put fresh adapters into these layers, or as many of the last ones as asked for, in place.
 
     Raises:
-        ValueError: see `resolve_targets`.
+        ValueError: see `resolve_targets`; or the layers are fewer than asked for.
     """
+    if settings.layers is not None and settings.layers > len(layers):
+        raise ValueError(f"LoRA on {settings.layers} layers, but {len(layers)} are trained")
+    layers = layers[len(layers) - (settings.layers or len(layers)) :]
     quiet_libraries()
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -122,6 +131,8 @@ def add_lora(layers: nn.ModuleList, settings: LoraSettings) -> None:
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
         target_modules=wanted,
+        use_dora=settings.dora,
+        use_rslora=settings.rslora,
     )
     carrier: Any = layers
     carrier.is_loaded_in_8bit = any(type(m).__name__ == "Linear8bitLt" for m in layers.modules())

@@ -177,6 +177,8 @@ def test_the_recipe_counts_the_split_from_the_bottom(tiny_bert):
         ({"template": "{title"}, "not well formed"),
         ({"template": ""}, "names no attribute"),
         ({"length": 65}, "reads 64 tokens"),
+        ({"split": -1, "lora": {"layers": 2}}, "lora.layers 2: 1 are trained"),
+        ({"precision": "int8", "lora": {"dora": True}}, "lora.dora does not work on int8"),
     ],
 )
 def test_problems_are_named_before_anything_is_loaded(tiny_bert, changes, said, monkeypatch):

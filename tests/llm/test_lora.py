@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -72,6 +73,45 @@ def test_an_adapter_adds_its_scaled_product():
     x = torch.randn(5, 32)
     expected = plain(x) + 12 / 3 * x @ a.T @ b.T
     torch.testing.assert_close(layers[0].attention.self.query(x), expected)
+
+
+def test_rslora_scales_by_the_root_of_the_rank():
+    layers = layers_of(random_model("bert"), LAYERS)
+    plain = copy.deepcopy(layers[0].attention.self.query)
+    add_lora(layers, LoraSettings(rank=4, alpha=6.0, targets=["query"], rslora=True))
+    own = adapters(layers, 0)
+    a, b = (own[f"layer.0.attention.self.query.lora_{x}.weight"] for x in "AB")
+    torch.nn.init.normal_(b)
+    x = torch.randn(5, 32)
+    expected = plain(x) + 6 / math.sqrt(4) * x @ a.T @ b.T
+    torch.testing.assert_close(layers[0].attention.self.query(x), expected)
+
+
+def test_dora_sets_the_length_of_each_row():
+    layers = layers_of(random_model("bert"), LAYERS)
+    plain = copy.deepcopy(layers[0].attention.self.query)
+    add_lora(layers, LoraSettings(rank=3, alpha=12.0, targets=["query"], dora=True))
+    query = layers[0].attention.self.query
+    x = torch.randn(5, 32)
+    torch.testing.assert_close(query(x), plain(x))  # nothing has changed before training
+    own = adapters(layers, 0)
+    place = "layer.0.attention.self.query.lora_"
+    a, b = (own[f"{place}{name}.weight"] for name in "AB")
+    length = own[f"{place}magnitude_vector.weight"]
+    torch.nn.init.normal_(b)
+    torch.nn.init.uniform_(length, 0.5, 2.0)
+    rows = plain.weight + 12 / 3 * b @ a
+    rows = torch.stack([m * row / row.norm() for m, row in zip(length, rows, strict=True)])
+    expected = torch.nn.functional.linear(x, rows, plain.bias)
+    torch.testing.assert_close(query(x), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_last_layers_alone_may_be_adapted():
+    layers = layers_of(random_model("bert"), LAYERS)
+    add_lora(layers, LoraSettings(rank=2, targets=["query"], layers=1))
+    assert {name.split(".")[1] for name in adapters(layers, 4)} == {str(4 + LAYERS - 1)}
+    with pytest.raises(ValueError, match=f"LoRA on 9 layers, but {LAYERS} are trained"):
+        add_lora(layers_of(random_model("bert"), LAYERS), LoraSettings(layers=9))
 
 
 def test_names_are_those_of_the_whole_models_layers():

@@ -8,7 +8,7 @@ from legoray.llm.lora import LoraSettings, add_lora
 from legoray.llm.onequery import fits, one_query
 from legoray.llm.split import layers_of, run_view, upper_view
 
-BERT_LIKE = {"bert", "roberta", "electra"}
+BERT_LIKE = {"bert", "roberta", "electra", "xlm-roberta"}
 
 
 def last_layer(family):

@@ -108,13 +108,17 @@ class LlmOperator(ContentOperator):
         found = [relative] if relative else []
         try:
             known = facts(config.model)
-            _absolute(config, known.layers, known.lowest_split)
-            if config.lora is not None and config.split != known.layers:
+            trained = known.layers - _absolute(config, known.layers, known.lowest_split)
+            if config.lora is not None and trained:
                 resolve_targets(projections_of_family(config.model), config.lora.targets)
+                if (config.lora.layers or 0) > trained:
+                    found.append(f"lora.layers {config.lora.layers}: {trained} are trained")
         except InputError as error:
             return found + [str(problem) for problem in error.problems]
         except ValueError as error:
             found.append(str(error))
+        if config.lora is not None and config.lora.dora and config.precision == "int8":
+            found.append("lora.dora does not work on int8 weights: take float32 or bfloat16")
         if known.positions is not None and config.length > known.positions:
             found.append(f"length {config.length}: {config.model} reads {known.positions} tokens")
         try:
