@@ -255,6 +255,37 @@ def train(
     raise typer.Exit(train_one(asked, _console()))
 
 
+store_app = typer.Typer(help="What the shared caches hold, and making room in them.", **HELP)
+app.add_typer(store_app, name="store")
+
+
+@store_app.command("list")
+def store_list() -> None:
+    """List stored hidden states, vectors and codes, the least used first."""
+    from legoray.config import home
+    from legoray.data.shelfcmd import print_list
+
+    print_list(home(), _console())
+
+
+@store_app.command("prune")
+def store_prune(
+    keys: Annotated[list[str] | None, typer.Argument(help="The beginning of keys.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Remove the least used until so much is left: 10GB.")
+    ] = None,
+    unused: Annotated[
+        str | None, typer.Option(help="Remove what was not used for so long: 30d, 12h, 2w.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove stored states; what is needed again is computed again."""
+    from legoray.config import home
+    from legoray.data.shelfcmd import prune
+
+    prune(home(), keys=keys or (), keep=keep, unused=unused, dry_run=dry_run, say=_say)
+
+
 @app.command()
 def vectors(
     dataset: DatasetFile,

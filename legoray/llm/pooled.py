@@ -25,6 +25,7 @@ from torch import Tensor
 from legoray.data.built import Say, ensure_folder, quietly
 from legoray.data.load import load_items, read_manifest
 from legoray.data.recipes import LayersRecipe, StateRecipe, VectorSource
+from legoray.data.shelf import note_use
 from legoray.errors import InputError, Problem
 from legoray.llm.build import identity_of, spoken, width_after
 from legoray.llm.catalogue import locate, tokenizer_checksum, weights_checksum
@@ -80,6 +81,7 @@ def open_pooled(
         _store(working, folder.name, recipe, texts, layers, lambda i: item_key(tables, i), say)
 
     ensure_folder(folder, make, WHAT, say)
+    note_use(folder)
     hidden, _ = map_states(folder, read_json(folder / META, PooledMeta))
     return hidden.view(len(texts), len(layers), -1)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from legoray.data.built import Say, locked
 from legoray.data.recipes import InputSizes, StateRecipe, States
+from legoray.data.shelf import note_use
 from legoray.errors import InputError, Problem
 from legoray.llm.build import build_states, identity_of, width_after
 from legoray.llm.catalogue import locate, tokenizer_checksum, weights_checksum
@@ -126,6 +127,7 @@ def open_states(recipe: StateRecipe, tables: Path, home: Path) -> StateFeatures:
     """
     (folder,) = ensure_states(recipe, tables, home)
     hidden, offsets = map_states(folder, verify(folder))
+    note_use(folder)
     return StateFeatures(hidden, offsets, recipe)
 
 

@@ -18,6 +18,7 @@ from legoray.data.built import Say, ensure_folder, quietly
 from legoray.data.codes import VERSION, assign_codes, fit_centroids, read_codes
 from legoray.data.load import load_items
 from legoray.data.recipes import CodeRecipe, InputSizes
+from legoray.data.shelf import note_use
 from legoray.model.stored import (
     RowFeatures,
     Rows,
@@ -71,6 +72,7 @@ def codes_of_vectors(
         save_file(tensors, working / _CODES)
 
     ensure_folder(folder, make, "stored codes", say)
+    note_use(folder)
     stored = load_file(folder / _CODES)
     return stored["codes"], stored["centroids"]
 

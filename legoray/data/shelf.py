@@ -1,0 +1,144 @@
+"""What the shared caches hold, and making room: the least used goes first.
+
+A folder of hidden states, pooled states or codes is stamped when it is opened (`note_use`); what
+was never opened since it was made counts as used then. Removing one loses no result: whoever needs
+it again computes it again. Processes that have it open keep it until they close it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from legoray.data.built import locked, quietly
+from legoray.errors import InputError, Problem, nearest
+
+KINDS = ("states", "pooled", "codes")
+STAMP = "used"  # its time is when the folder was last opened
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One folder of a shared cache."""
+
+    kind: str
+    folder: Path
+    size: int  # bytes on the disk
+    used: float  # seconds since 1970
+    content: str  # in words
+
+    @property
+    def key(self) -> str:
+        """The folder's name: a hash of everything that decides its content."""
+        return self.folder.name
+
+
+def note_use(folder: Path) -> None:
+    """Stamp a folder as used now; one that cannot be written is left as it is."""
+    with contextlib.suppress(OSError):
+        (folder / STAMP).touch()
+
+
+def stored(home: Path) -> list[Stored]:
+    """Everything in the shared caches, what was used last at the end."""
+    found = [
+        _described(kind, folder)
+        for kind in KINDS
+        for folder in sorted((home / kind).glob("[!.]*"))
+        if folder.is_dir()
+    ]
+    return sorted(found, key=lambda one: (one.used, one.key))
+
+
+def to_remove(
+    found: Sequence[Stored],
+    *,
+    keys: Sequence[str] = (),
+    keep: int | None = None,
+    unused: float | None = None,
+) -> list[Stored]:
+    """What to remove, least used first: all that any of the rules names.
+
+    Args:
+        found: as `stored` gives it.
+        keys: of these folders; the first letters are enough where they are one folder's alone.
+        keep: as much as is over this many bytes in all.
+        unused: what was not used in this many seconds.
+
+    Raises:
+        InputError: a key is nobody's, or several folders'.
+    """
+    named = {_named(found, key).folder for key in keys}
+    limit = time.time() - unused if unused is not None else None
+    over = sum(one.size for one in found) - keep if keep is not None else 0
+    chosen = []
+    for one in found:
+        if one.folder in named or (limit is not None and one.used < limit) or over > 0:
+            chosen.append(one)
+            over -= one.size
+    return chosen
+
+
+def remove(chosen: Sequence[Stored]) -> None:
+    """Remove folders; each is gone for all readers at once.
+
+    Raises:
+        InputError: one cannot be removed.
+    """
+    for one in chosen:
+        gone = one.folder.with_name(f".building-{one.key}-removed")  # swept away if left over
+        with locked(one.folder, f"{one.key} is being made; waiting", quietly):
+            try:
+                os.replace(one.folder, gone)
+                shutil.rmtree(gone)
+            except OSError as error:
+                message = f"cannot be removed: {error.strerror}"
+                raise InputError(Problem(str(one.folder), message)) from None
+
+
+def _named(found: Sequence[Stored], key: str) -> Stored:
+    matching = [one for one in found if key and one.key.startswith(key)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        keys = ", ".join(one.key for one in matching)
+        raise InputError(Problem(key, f"stands for several: {keys}", "write more of it"))
+    close = nearest(key, [one.key for one in found])
+    hint = f"did you mean '{close}'?" if close else "`legoray store list` shows the keys"
+    raise InputError(Problem(key, "there is nothing of this key in the store", hint))
+
+
+def _described(kind: str, folder: Path) -> Stored:
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    times = [file.stat().st_mtime for file in files] or [folder.stat().st_mtime]
+    stamp = folder / STAMP
+    return Stored(
+        kind=kind,
+        folder=folder,
+        size=sum(file.stat().st_size for file in files),
+        used=stamp.stat().st_mtime if stamp.exists() else max(times),
+        content=_words(kind, folder),
+    )
+
+
+def _words(kind: str, folder: Path) -> str:
+    """What a folder holds; said to be damaged where it does not say."""
+    if kind == "codes":
+        return "codes by residual k-means"
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        layers = meta.get("layers")
+        after = f"pooled after {len(layers)} layers" if layers else f"after layer {meta['split']}"
+        return (
+            f"{meta['model']} {after}, {meta['items']:,} items, '{meta['template']}', "
+            f"{meta['length']} tokens, {meta['precision']}, stored in {meta['dtype']}"
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "damaged: it does not say what it is"

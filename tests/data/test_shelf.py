@@ -1,0 +1,107 @@
+"""What the shared caches hold, and what goes when room is made."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from legoray.cli import app
+from legoray.data.shelf import note_use, remove, stored, to_remove
+from legoray.errors import InputError
+
+META = {
+    "model": "a/b", "split": 5, "items": 1936, "template": "{title}", "length": 16,
+    "precision": "int8", "dtype": "bfloat16",
+}  # fmt: skip
+
+
+@pytest.fixture
+def filled(home):
+    """Three folders of 1,000 bytes and more, used 30, 20 and 10 days ago."""
+    for kind, key, days in (("states", "aaa1", 30), ("pooled", "aab2", 20), ("codes", "ccc3", 10)):
+        folder = home / kind / key
+        folder.mkdir(parents=True)
+        (folder / "states.safetensors").write_bytes(bytes(1000))
+        if kind != "codes":
+            own = {**META, "layers": [0, 1, 2]} if kind == "pooled" else META
+            (folder / "meta.json").write_text(json.dumps(own))
+        note_use(folder)
+        os.utime(folder / "used", (0, time.time() - days * 86400))
+    (home / "states" / ".locks").mkdir()
+    return home
+
+
+def keys(found):
+    return [one.key for one in found]
+
+
+def test_what_is_stored_is_listed_least_used_first(filled):
+    found = stored(filled)
+    assert keys(found) == ["aaa1", "aab2", "ccc3"]
+    assert found[0].content.startswith("a/b after layer 5, 1,936 items, '{title}', 16 tokens, int8")
+    assert "pooled after 3 layers" in found[1].content
+    assert all(one.size >= 1000 for one in found)
+    note_use(filled / "states" / "aaa1")
+    assert keys(stored(filled)) == ["aab2", "ccc3", "aaa1"]
+
+
+def test_rules_name_the_least_used_first(filled):
+    found = stored(filled)
+    assert keys(to_remove(found, unused=15 * 86400)) == ["aaa1", "aab2"]
+    assert keys(to_remove(found, keep=found[2].size)) == ["aaa1", "aab2"]
+    assert keys(to_remove(found, keep=sum(one.size for one in found))) == []
+    assert keys(to_remove(found, keep=sum(one.size for one in found) - 1)) == ["aaa1"]
+    assert keys(to_remove(found, keys=["c", "aab"])) == ["aab2", "ccc3"]
+    assert keys(to_remove(found, keep=0)) == ["aaa1", "aab2", "ccc3"]
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [("aa", "stands for several: aaa1, aab2"), ("ccd3", "did you mean 'ccc3'")]
+)
+def test_a_key_must_name_one_folder(filled, key, said):
+    with pytest.raises(InputError, match=said):
+        to_remove(stored(filled), keys=[key])
+
+
+def test_removed_folders_leave_nothing_behind(filled):
+    remove(stored(filled)[:1])
+    assert keys(stored(filled)) == ["aab2", "ccc3"]
+    assert sorted(p.name for p in (filled / "states").iterdir()) == [".locks"]
+
+
+def test_a_folder_that_does_not_say_what_it_is_is_listed_all_the_same(filled):
+    (filled / "states" / "aaa1" / "meta.json").write_text("[")
+    assert stored(filled)[0].content == "damaged: it does not say what it is"
+
+
+def test_the_commands(filled):
+    run = CliRunner().invoke
+    listed = run(app, ["store", "list"], env={"COLUMNS": "200"}).output
+    assert all(key in listed for key in ("aaa1", "aab2", "ccc3"))
+    assert "30 days ago" in listed
+    said = run(app, ["store", "prune", "--unused", "25d", "--dry-run"]).output
+    assert "would remove aaa1" in said
+    assert len(stored(filled)) == 3
+    assert "removed aaa1" in run(app, ["store", "prune", "--unused", "25d"]).output
+    assert keys(stored(filled)) == ["aab2", "ccc3"]
+    assert "0 folders" in run(app, ["store", "prune", "--keep", "0"]).output
+    assert "nothing is stored" in run(app, ["store", "list"]).output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "says nothing about what to remove"),
+        (["--keep", "ten"], "expected such as 10GB"),
+        (["--unused", "3 years"], "expected such as 30d"),
+        (["zzz"], "nothing of this key"),
+    ],
+)
+def test_mistakes_are_told(filled, words, said):
+    with pytest.raises(InputError, match=said):
+        CliRunner().invoke(app, ["store", "prune", *words], catch_exceptions=False)
+    assert len(stored(filled)) == 3
