@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from legoray.model.recommender import Recommender
 
 CLOSE = 1e-4  # what float32 may differ by
+KIND_WORDS = {
+    "content": "content operator",
+    "behavior": "behavior operator",
+    "predictor": "click predictor",
+}
 USER_SHAPES = {"vector": "[B, D]", "interests": "[B, M, D]", "sequence": "[B, H, D]"}
 
 
@@ -68,6 +73,21 @@ def check_parts(model: Recommender, batch: Batch, hidden_size: int) -> list[Prob
         model.train(training)
 
 
+def check_gradients(model: Recommender) -> list[Problem]:
+    """Parameters of parts that are not LegoRay's to which a backward pass gave no gradient."""
+    found = []
+    for kind in ("content", "behavior", "predictor"):
+        part = getattr(model, kind)
+        named = part.named_parameters() if _own(part) else ()
+        idle = [name for name, p in named if p.requires_grad and p.grad is None]
+        if idle:
+            where = f"{KIND_WORDS[kind]} '{_name(part)}'"
+            message = f"its parameters {', '.join(idle[:3])} get no gradient"
+            hint = "use them in forward, or set requires_grad to False"
+            found.append(Problem(where, message, hint))
+    return found
+
+
 class _Look:
     """Content, behavior and predictor in turn, each fed by the one before."""
 
@@ -82,12 +102,12 @@ class _Look:
         """The first mistake."""
         model = self.model
         stages: dict[str, tuple[nn.Module, Callable[[], None]]] = {
-            "content operator": (model.content, self.content),
-            "behavior operator": (model.behavior, self.behavior),
-            "click predictor": (model.predictor, self.predictor),
+            "content": (model.content, self.content),
+            "behavior": (model.behavior, self.behavior),
+            "predictor": (model.predictor, self.predictor),
         }
         for kind, (part, stage) in stages.items():
-            where = f"{kind} '{_name(part)}'"
+            where = f"{KIND_WORDS[kind]} '{_name(part)}'"
             try:
                 stage()
             except InputError as error:

@@ -10,13 +10,14 @@ from torch.nn import functional as F
 
 from legoray.config import ModelConfig
 from legoray.data.recipes import InputSizes
-from legoray.errors import InputError
+from legoray.errors import InputError, Problem
 from legoray.model.base import (
     Batch,
     BehaviorOperator,
     ClickPredictor,
     ContentOperator,
     History,
+    PartConfig,
     Shape,
     UserState,
 )
@@ -105,7 +106,22 @@ def build_recommender(config: ModelConfig, shape: Shape) -> Recommender:
         raise InputError(*problems)
     kinds = ("content", "behavior", "predictor")
     parts = [parse_part(kind, getattr(config, kind)) for kind in kinds]
-    return Recommender(*(part(settings, shape) for part, settings in parts))
+    return Recommender(*(_built(part, settings, shape) for part, settings in parts))
+
+
+def _built(part: type[Any], settings: PartConfig, shape: Shape) -> Any:
+    """A new part; what a user's own raises is told with its name."""
+    try:
+        return part(settings, shape)
+    except InputError:
+        raise
+    except Exception as error:
+        if part.__module__.startswith("legoray."):
+            raise
+        name = f"'{part.__module__}:{part.__qualname__}'"
+        raise InputError(
+            Problem(name, f"cannot be built: {type(error).__name__}: {error}")
+        ) from error
 
 
 def recipes_of(config: ModelConfig, text: tuple[str, ...]) -> Recipes:

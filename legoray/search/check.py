@@ -22,7 +22,7 @@ from legoray.data.recipes import (
 )
 from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.model.base import Batch
-from legoray.model.inspect import check_parts
+from legoray.model.inspect import check_gradients, check_parts
 from legoray.model.recommender import Recommender, new_model, recipes_of
 from legoray.search.space import Space
 from legoray.train.batches import Collator, draw_samples
@@ -175,6 +175,9 @@ def _train_and_score(recommender: Recommender, batch: Batch, config: TrialConfig
     if penalty is not None:
         loss = loss + penalty.float().sum()
     loss.backward()
+    problems = check_gradients(recommender)
+    if problems:
+        raise InputError(*problems)
     recommender.eval()
     with torch.no_grad(), _autocast(config):
         scored = recommender(batch)

@@ -27,8 +27,8 @@ from legoray.model.base import (
     Shape,
     UserState,
 )
-from legoray.model.inspect import check_parts
-from legoray.model.recommender import Recommender
+from legoray.model.inspect import check_gradients, check_parts
+from legoray.model.recommender import Recommender, build_recommender
 from legoray.model.registry import part_class
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -368,6 +368,38 @@ def test_a_part_that_breaks_its_contract_is_named(kind, cls, words, features_of)
     assert problem.where == f"{kinds.get(kind, f'{kind} operator')} '{__name__}:{cls.__name__}'"
     assert words in str(problem)
     assert model.training is False, "left as it was"
+
+
+class Idle(Plain):
+    """Has a parameter that it never uses."""
+
+    def __init__(self, config: PartConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.spare = nn.Linear(2, 2)
+
+
+def test_a_parameter_that_is_never_used_is_named(features_of):
+    model, batch = model_of(content=Idle, features_of=features_of)
+    model(batch).sum().backward()
+    (problem,) = check_gradients(model)
+    assert problem.where == f"content operator '{__name__}:Idle'"
+    assert "its parameters spare.weight, spare.bias get no gradient" in str(problem)
+
+
+class Unbuilt(Plain):
+    def __init__(self, config: PartConfig, shape: Shape) -> None:
+        raise KeyError("width")
+
+
+def test_a_part_that_cannot_be_built_is_named():
+    config = ModelConfig(
+        hidden_size=HIDDEN,
+        content={"name": f"{__name__}:Unbuilt"},
+        behavior={"name": "pooling"},
+        predictor={"name": "dot"},
+    )
+    with pytest.raises(InputError, match=r":Unbuilt'.* cannot be built: KeyError: 'width'"):
+        build_recommender(config, Shape(HIDDEN, 5, 4))
 
 
 class AsksWho(NoState):
