@@ -60,6 +60,7 @@ def test_a_preset_is_trained_tested_and_recorded(desk, capsys):
     folder = Path(re.search(r"^model: (\S+)$", out, re.M).group(1))
     assert load_model(folder).config.content["name"] == "id"
     assert "MLflow does not have" not in out
+    assert "legoray recommend" not in out, "identifiers cannot score new texts"
 
     from legoray.zoo.leaderboard import leaderboard, print_leaderboard
 
@@ -192,6 +193,7 @@ def test_a_composition_of_ones_own(desk, capsys):
     code, out = trained(capsys, preset=None, file=Path("own.yaml"), changes=(), folder=None)
     assert code == 0
     assert "training pooling+gru+bilinear for 1 epoch," in out
+    assert re.search(r"legoray recommend runs/mine/models/\w+/best --candidates", out)
     assert (desk / "runs" / "mine" / "sweep.json").exists()
 
 

@@ -142,6 +142,15 @@ def load_model(folder: Path) -> LoadedModel:
     return LoadedModel(recommender.eval(), config, shape, recipes, extra)
 
 
+def saved_recipes(folder: Path) -> Recipes:
+    """What a saved model reads of the data; its weights are not looked at.
+
+    Raises:
+        InputError: the folder is missing or damaged.
+    """
+    return recipes_from_json(_read_config(folder)["recipes"])
+
+
 def model_state(recommender: Recommender) -> dict[str, Tensor]:
     """What must be kept of a model: all parameters and buffers, frozen language models' aside.
 

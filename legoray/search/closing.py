@@ -135,10 +135,18 @@ def _commands(sweep: Sweep, goal: Goal, links: list[str]) -> list[str]:
         lines.append(f"  legoray leaderboard {shown(sweep.folder)} --format paper")
     best = winner(sweep, goal.select, goal.mode)
     if best is not None:
-        folder = shown(sweep.model_folder(best.key) / "best")
-        text = "--candidates new_titles.txt --history 'a title that was read'"
-        lines.append(f"  legoray recommend {folder} {text}")
+        lines += recommending(sweep.model_folder(best.key) / "best")
     return lines
+
+
+def recommending(folder: Path) -> list[str]:
+    """The command that recommends by a model, where it reads text at all."""
+    from legoray.zoo.scorer import scores_texts
+
+    if not scores_texts(folder):
+        return []
+    text = "--candidates new_titles.txt --history 'a title that was read'"
+    return [f"  legoray recommend {shown(folder)} {text}"]
 
 
 def shown(path: Path) -> str:

@@ -230,7 +230,7 @@ class _Run:
 
     def _close(self, record: TrialRecord) -> int:
         """The last lines: what was measured, where the model is, what may be done with it."""
-        from legoray.search.closing import shown
+        from legoray.search.closing import recommending, shown
         from legoray.search.finals import winner
 
         self.sweep.set_state("finished", ended="trials")
@@ -242,12 +242,13 @@ class _Run:
             self.say(f"test split: {self._numbers(record.test)}")
         elif self.asked.test:
             self.say("the test split has no labels: nothing was measured on it")
-        model = shown(self.sweep.model_folder(record.key) / "best")
-        self.say(f"model: {model}")
+        folder = self.sweep.model_folder(record.key) / "best"
+        self.say(f"model: {shown(folder)}")
         for link in self.recorder.links():
             self.say(f"  {link}")
         self.say(f"  legoray leaderboard {shown(self.sweep.folder)}")
-        self.say(f"  legoray recommend {model} --candidates new_titles.txt --history 'a title'")
+        for line in recommending(folder):
+            self.say(line)
         if not sent:
             self.say(f"MLflow does not have everything yet: {self.recorder.problem}")
         return 0 if record.status in ENDED else FAILED

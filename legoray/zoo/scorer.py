@@ -31,7 +31,7 @@ from legoray.errors import InputError, Problem, nearest
 from legoray.model.base import History
 from legoray.model.features import Features
 from legoray.model.inputs import Inputs, Recipes, inputs_of_texts
-from legoray.model.io import load_model
+from legoray.model.io import load_model, saved_recipes
 
 Text = str | Mapping[str, Any]  # an item: its text, or attribute -> text
 ITEMS, USERS = 256, 64  # items encoded, and users scored, at once
@@ -165,6 +165,14 @@ def attributes_of(recipes: Recipes) -> tuple[str, ...]:
     found += _attributes(recipes.history) if recipes.history else ()
     found += [name.partition(".")[2] for name in recipes.fields if name.startswith("item.")]
     return tuple(dict.fromkeys(found))
+
+
+def scores_texts(folder: Path) -> bool:
+    """Whether a saved model can score new texts, rather than the items of its data set alone."""
+    try:
+        return bool(_attributes(saved_recipes(folder).items))
+    except InputError:  # there is no such model
+        return False
 
 
 def _attributes(recipe: Recipe) -> tuple[str, ...]:
