@@ -223,7 +223,8 @@ def _problem(detail: Any, cls: type[BaseModel], document: Document | None, at: K
     if kind == "extra_forbidden":
         options = list(_fields_at(cls, detail["loc"][:-1]))
         close = nearest(detail["loc"][-1], options)
-        hint = f"did you mean '{close}'?" if close else f"known keys: {', '.join(sorted(options))}"
+        known = f"known keys: {', '.join(sorted(options))}" if options else "it has no settings"
+        hint = f"did you mean '{close}'?" if close else known
         return Problem(where, f"unknown key '{detail['loc'][-1]}'", hint)
     if kind == "missing":
         return Problem(where, f"the key '{detail['loc'][-1]}' is missing")
@@ -240,7 +241,8 @@ def _problem(detail: Any, cls: type[BaseModel], document: Document | None, at: K
 
 def _real_keys(loc: tuple[Any, ...], document: Document | None, at: Keys) -> Keys:
     """Pydantic's location without the union branches that it slips in."""
-    return tuple(key for key in loc if not (isinstance(key, str) and re.search(r"[\[(]", key)))
+    branch = re.compile(r"[\[(]|^constrained-")
+    return tuple(key for key in loc if not (isinstance(key, str) and branch.search(key)))
 
 
 def _fields_at(cls: type[BaseModel], loc: tuple[Any, ...]) -> Iterator[str]:

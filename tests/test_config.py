@@ -86,3 +86,18 @@ def test_nearest_names():
     assert nearest("atention", ["attention", "additive"]) == "attention"
     assert nearest("zzz", ["attention"]) is None
     assert "known: a, b" in str(unknown("part", "qqqq", ["b", "a"]))
+
+
+def test_a_part_without_settings_says_so():
+    from legoray.model.predictor.dot import DotPredictor
+
+    with pytest.raises(InputError, match=r"unknown key 'fields' \(it has no settings\)"):
+        build(DotPredictor.Config, {"fields": ["item.category"]})
+
+
+def test_a_constrained_alternative_is_not_part_of_a_path():
+    from legoray.model.content.iisan import IisanConfig
+
+    with pytest.raises(InputError) as caught:
+        build(IisanConfig, {"layers": [1, 9]})
+    assert {problem.where for problem in caught.value.problems} == {"layers"}

@@ -127,7 +127,11 @@ def match_keys(path: Path, given: Any, keys: Any, what: str) -> NDArray[np.int64
 
 def _npy(path: Path, items: pa.Array) -> NDArray[np.float32]:
     # copy-on-write: torch wants writable memory, and the file must never change
-    array = np.load(path, mmap_mode="c", allow_pickle=False)
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except ValueError as error:  # numpy takes everything that it does not know for a pickle
+        reason = "it is no array of numbers" if "pickle" in str(error) else str(error)
+        raise _wrong(path, f"cannot be read: {reason}") from None
     if len(array.shape) == 2 and len(array) != len(items):
         hint = "its rows are the items in their order; give keys in a Parquet file if they are not"
         raise _wrong(path, f"has {len(array):,} rows, the data set has {len(items):,} items", hint)

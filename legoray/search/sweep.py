@@ -198,13 +198,13 @@ def new_info(space: SpaceLike, tables: Path, manifest: Manifest) -> SweepInfo:
 
 def _same_sweep(space: SpaceLike, folder: Path, old: SweepInfo, new: SweepInfo) -> SweepInfo:
     """The info of a sweep that goes on, provided that it is the same search on the same data."""
-    again = "start it anew with --fresh, or give the space another name"
+    again = "start anew with --fresh, or take another --folder"
     if old.space_hash != new.space_hash:
         raise InputError(*_change_problems(space, folder, again))
     if (old.fingerprint, old.protocol) != (new.fingerprint, new.protocol):
         what = "the data" if old.fingerprint != new.fingerprint else "the evaluation protocol"
         raise InputError(
-            Problem(new.tables, f"{what} changed since the sweep in {folder} began", again)
+            Problem(new.tables, f"{what} changed since the trials in {folder} began", again)
         )
     return old.model_copy(update={"tables": new.tables, "space_file": new.space_file})
 
@@ -218,7 +218,7 @@ def _change_problems(space: SpaceLike, folder: Path, hint: str) -> Iterator[Prob
         old = _fixed(parse_yaml(text, folder / "space.yaml").data)
     changed = sorted(_differences(old, data, ()), key=str) or [()]
     for keys in changed:
-        message = f"has changed since the sweep in {folder} began"
+        message = f"has changed since the trials in {folder} began"
         yield Problem(space.document.where(keys), message, hint)
 
 

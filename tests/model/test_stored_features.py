@@ -134,6 +134,8 @@ def test_files_of_another_kind_are_refused(tmp_path):
     (tmp_path / "v.safetensors").write_bytes(b"12345678901")
     for name in ("v.npy", "v.parquet", "v.safetensors"):
         assert "cannot be read" in said_by(tmp_path / name)
+    (tmp_path / "v.npy").write_bytes(b"hello")
+    assert said_by(tmp_path / "v.npy").endswith("cannot be read: it is no array of numbers")
     (tmp_path / "v.csv").write_text("a,b")
     assert "expected .npy, .parquet, .safetensors" in said_by(tmp_path / "v.csv")
     assert "expected [items, width]" in said_by(write(tmp_path / "a.npy", vectors=VECTORS[:, 0]))
