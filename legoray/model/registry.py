@@ -51,6 +51,10 @@ def check_name(kind: str, name: str, where: str = "") -> None:
     Raises:
         InputError: there is no such part; the hint has the nearest name.
     """
+    if ":" not in name and "." in name:
+        package, _, cls = name.rpartition(".")
+        what = f"there is no {_described(kind)} '{name}'"
+        raise InputError(Problem(where, what, f"one of your own: '{package}:{cls}'"))
     if ":" not in name and name not in TABLES[kind]:
         raise InputError(unknown(_described(kind), name, list(TABLES[kind]), where))
 

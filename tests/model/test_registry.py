@@ -71,3 +71,8 @@ def test_a_document_gives_the_line():
     settings = document.data["model"]["content"]
     with pytest.raises(InputError, match=r"space.yaml:4: model.content.kernel_size"):
         parse_part("content", settings, document=document, at=("model", "content"))
+
+
+def test_an_import_path_with_a_dot_for_the_colon():
+    with pytest.raises(InputError, match=r"one of your own: 'mine\.parts:Recency'"):
+        part_class("behavior", "mine.parts.Recency")
