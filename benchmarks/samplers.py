@@ -7,6 +7,16 @@ Each search asks its sampler for one configuration after another, trains it for 
 one thread, and tells the sampler the best validation value; no scheduler, no starting points.
 Printed are, per seed and as medians, the best value found within a part of the budget and within
 all of it, and how many trials TPE took to reach what random search found with all of its own.
+
+With the defaults (validation AUC on the embedded corpus, which is synthetic; 2 cores):
+
+    seed       random 20      tpe 20   random 40      tpe 40   TPE at random's best
+    1             0.6308      0.6633      0.6308      0.6655   after 16 trials
+    2             0.6208      0.6526      0.6208      0.6778   after 2 trials
+    3             0.5920      0.5876      0.5920      0.6233   after 27 trials
+    4             0.6147      0.6147      0.6301      0.6623   after 27 trials
+    5             0.6148      0.6426      0.6331      0.6631   after 16 trials
+    median        0.6148      0.6426      0.6301      0.6631   after 16 of 40 trials
 """
 
 from __future__ import annotations
