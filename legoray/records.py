@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError
 from legoray.config import Strict
 from legoray.errors import InputError, Problem
 
+SHARED = 0o644  # others may read what is written: folders are shared among people and nodes
 Status = Literal["running", "completed", "pruned", "infeasible", "failed", "interrupted"]
 Phase = Literal["search", "final", "baseline"]
 Metrics = dict[str, float]
@@ -93,6 +94,7 @@ def write_json(path: Path, content: Strict | dict[str, Any]) -> None:
         ) as file:
             temporary = file.name
             json.dump(data, file, indent=1, sort_keys=True, allow_nan=True)
+        os.chmod(temporary, SHARED)
         os.replace(temporary, path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True) if temporary else None

@@ -48,3 +48,8 @@ def test_errors_cross_processes():
     error = InputError(Problem("f:1", "is wrong", "do this"))
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) == "f:1: is wrong (do this)"
+
+
+def test_others_may_read_a_record(tmp_path):
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644

@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from legoray.errors import InputError, Problem
+from legoray.records import SHARED
 
 SUFFIXES = (".npy", ".parquet", ".safetensors")
 _SHOWN = 3  # keys in an error
@@ -84,6 +85,7 @@ def write_vectors(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"vectors": vectors.float().contiguous()}, temporary, metadata)
+        temporary.chmod(SHARED)
         if not inside:  # only now that there is space for the vectors
             _beside(path).write_text(listed, encoding="utf-8")
         os.replace(temporary, path)

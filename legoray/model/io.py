@@ -38,6 +38,7 @@ from legoray.errors import DamagedError, InputError, Problem
 from legoray.model.base import Shape
 from legoray.model.inputs import Inputs, Recipes
 from legoray.model.recommender import Recommender, build_recommender
+from legoray.records import SHARED
 
 FORMAT = 2
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -98,6 +99,7 @@ def save_model(
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
         temporary.chmod(0o755)
         save_file(model_state(recommender), temporary / WEIGHTS)
+        (temporary / WEIGHTS).chmod(SHARED)
         inputs.save_assets(temporary)
         content = {
             "format": FORMAT,

@@ -154,3 +154,9 @@ def test_an_unwritable_place_is_named(saved, tmp_path):
     blocked.write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         saved(folder=blocked / "best")
+
+
+def test_others_may_read_a_model(saved):
+    saved()
+    assert (saved.folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    assert saved.folder.stat().st_mode & 0o777 == 0o755
