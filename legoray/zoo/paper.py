@@ -161,9 +161,15 @@ def notes(lines: list[Line]) -> list[str]:
 def _plain(lines: list[Line]) -> list[str]:
     """Models for text that a language model wrote, and that read plain text here."""
     known = [preset(name) for name in names()]
-    only = {p.title for p in known if p.augmented} - {p.title for p in known if not p.augmented}
-    read = [line.words[1] for line in lines if line.words[1] in only and line.words[0] != AUGMENTED]
-    return [f"{title}: read text that no language model had augmented" for title in read]
+    meant = {p.title for p in known if p.augmented}
+    only = meant - {p.title for p in known if not p.augmented}
+    titles = [line.words[1] for line in lines if line.words[0] != AUGMENTED]
+    found = []
+    for title in dict.fromkeys(title for title in titles if title in meant):
+        if title in only or titles.count(title) > 1:
+            row = "" if title in only else ", its second row"
+            found.append(f"{title}{row}: read text that no language model had augmented")
+    return found
 
 
 def head_of(metric: str) -> str:

@@ -103,6 +103,11 @@ def test_a_model_for_augmented_text_that_read_plain_text_says_so(records, capsys
     plain = named(91, "once")
     plain.config["model"]["content"]["template"] = "{title}"
     assert "ONCE: read text that no language model had" in to_markdown(board_of([plain]))
+    first, second = named(92, "naml"), named(93, "naml")
+    second.config["model"]["preset"] = second.params["model/preset"] = "naml-augmented"
+    said = "NAML, its second row: read text that no language model had augmented"
+    assert said not in to_markdown(board_of([first]))
+    assert said in to_markdown(board_of([first, second]))
 
 
 def test_as_text(records, capsys):
