@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from legoray.data.corpus import Corpus, Split
-from legoray.data.fields import MOMENTS, FieldTables, open_fields, saved_fields
+from legoray.data.fields import MOMENTS, FieldTables, saved_fields
 from legoray.data.recipes import ItemInput, Recipe
 from legoray.errors import InputError, Problem
 from legoray.model.features import Features, features_of_texts
@@ -63,17 +63,18 @@ class Inputs:
 
 def open_inputs(
     recipes: Recipes,
-    tables: Path,
     corpus: Corpus,
-    opener: Callable[[Recipe], Features],
+    *,
+    features: Callable[[Recipe], Features],
+    fields: Callable[[tuple[str, ...]], FieldTables],
 ) -> Inputs:
     """What the recipes ask for of a prepared data set.
 
     Args:
         recipes: of a composition.
-        tables: folder of the prepared tables.
-        corpus: made from them.
-        opener: opens one recipe, perhaps from a cache.
+        corpus: of the data set.
+        features: opens one recipe, perhaps from a cache.
+        fields: opens some fields likewise.
 
     Raises:
         InputError: something that is asked for is not there.
@@ -81,9 +82,9 @@ def open_inputs(
     if any(name in MOMENTS for name in recipes.fields):
         _check_times(recipes.fields, corpus)
     return Inputs(
-        items=opener(recipes.items),
-        history=opener(recipes.history) if recipes.history else None,
-        fields=open_fields(recipes.fields, tables) if recipes.fields else None,
+        items=features(recipes.items),
+        history=features(recipes.history) if recipes.history else None,
+        fields=fields(recipes.fields) if recipes.fields else None,
         user_count=int(corpus.known_users.max(initial=0)) + 1,
     )
 

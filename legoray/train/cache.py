@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from legoray.data.corpus import Corpus
+from legoray.data.fields import FieldTables, open_fields
 from legoray.data.load import load_corpus, read_manifest
 from legoray.data.recipes import CodeRecipe, Recipe, VectorRecipe, leaves
 from legoray.model.features import Features, open_features
@@ -37,6 +38,7 @@ class ProcessCache:
 
 _CORPORA = ProcessCache(2)
 _FEATURES = ProcessCache(16)
+_FIELDS = ProcessCache(16)
 
 
 def shared_corpus(tables: Path) -> Corpus:
@@ -69,4 +71,15 @@ def _file(recipe: Recipe) -> str:
 
 def shared_inputs(recipes: Recipes, tables: Path, home: Path, corpus: Corpus) -> Inputs:
     """The inputs of a composition, each of them opened once per process and content."""
-    return open_inputs(recipes, tables, corpus, lambda one: shared_features(one, tables, home))
+    return open_inputs(
+        recipes,
+        corpus,
+        features=lambda one: shared_features(one, tables, home),
+        fields=lambda names: _shared_fields(names, tables),
+    )
+
+
+def _shared_fields(names: tuple[str, ...], tables: Path) -> FieldTables:
+    """The codes of fields, read once per process and content of the tables."""
+    key = (names, str(tables), read_manifest(tables).fingerprint)
+    return _FIELDS.get(key, lambda: open_fields(names, tables))

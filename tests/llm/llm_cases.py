@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import torch
 from small_tables import write_items
 
@@ -111,3 +113,21 @@ def plain_forward(model, tokenizer, texts, length):
 def relative_error(found, expected):
     """The largest difference as a share of the largest value."""
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def run_forked(work, count):
+    """Run a function in forked processes; their exit codes."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=work) for _ in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    return [process.exitcode for process in processes]
+
+
+def flip_a_byte(file):
+    """Damage a file near its end."""
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)

@@ -11,7 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from llm_cases import ITEMS, LAYERS, relative_error, write_model, write_tables
+from llm_cases import (
+    ITEMS,
+    LAYERS,
+    flip_a_byte,
+    relative_error,
+    run_forked,
+    write_model,
+    write_tables,
+)
 from safetensors.torch import load_file, save_file
 
 from legoray.data.recipes import LayersRecipe, VectorSource
@@ -148,7 +156,7 @@ def test_it_is_computed_once_and_then_mapped(home, item_tables, tiny_bert, monke
     ("damage", "said"),
     [
         (lambda f: os.truncate(f / STATES, 300), "300 bytes, expected"),
-        (lambda f: _flip(f / STATES), "checksum of states.safetensors is wrong"),
+        (lambda f: flip_a_byte(f / STATES), "checksum of states.safetensors is wrong"),
         (lambda f: (f / STATES).unlink(), "states.safetensors is missing"),
         (lambda f: (f / "meta.json").write_text("{}"), "meta.json has 2 bytes"),
         (lambda f: (f / "whole.json").unlink(), "no such file"),
@@ -167,23 +175,6 @@ def test_a_damaged_folder_is_named_and_what_to_do(home, item_tables, tiny_bert, 
     assert len(open_pooled(recipe_of(tiny_bert), item_tables, home)) == len(ITEMS)
 
 
-def _flip(file):
-    content = bytearray(file.read_bytes())
-    content[-5] ^= 1
-    file.write_bytes(content)
-
-
-def _run_forked(work, count):
-    """Run a function in forked processes; their exit codes."""
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=work) for _ in range(count)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    return [process.exitcode for process in processes]
-
-
 def test_builders_at_the_same_time_build_once(home, item_tables, tiny_bert):
     said = multiprocessing.get_context("fork").SimpleQueue()
 
@@ -191,7 +182,7 @@ def test_builders_at_the_same_time_build_once(home, item_tables, tiny_bert):
         open_pooled(recipe_of(tiny_bert), item_tables, home, say=said.put)
         said.put("done")
 
-    _run_forked(work, 3)
+    run_forked(work, 3)
     messages = []
     while not said.empty():
         messages.append(said.get())
@@ -223,7 +214,7 @@ def test_a_killed_build_leaves_nothing_that_passes_for_whole(home, item_tables, 
         module.run_texts = dies
         open_pooled(recipe_of(tiny_bert), item_tables, home)
 
-    (code,) = _run_forked(work, 1)
+    (code,) = run_forked(work, 1)
     assert code == -signal.SIGKILL
     (left,) = folders_in(home)
     assert left.startswith(".building-")

@@ -11,7 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from llm_cases import ITEMS, LAYERS, plain_forward, relative_error, write_model, write_tables
+from llm_cases import (
+    ITEMS,
+    LAYERS,
+    flip_a_byte,
+    plain_forward,
+    relative_error,
+    run_forked,
+    write_model,
+    write_tables,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -152,7 +161,7 @@ def test_several_layers_are_one_pass_and_equal_single_ones(
     [
         (lambda f: os.truncate(f / STATES, 300), "300 bytes, expected"),
         (lambda f: os.truncate(f / STATES, 0), "0 bytes, expected"),
-        (lambda f: _flip(f / STATES), "its checksum is wrong"),
+        (lambda f: flip_a_byte(f / STATES), "its checksum is wrong"),
         (lambda f: (f / STATES).unlink(), "no such file"),
         (lambda f: (f / META).unlink(), "no such file"),
         (lambda f: (f / META).write_text("{"), "is damaged"),
@@ -170,12 +179,6 @@ def test_a_damaged_folder_is_named_and_what_to_do(home, item_tables, tiny_bert, 
     assert open_states(recipe_of(tiny_bert), item_tables, home).item_count == 8
 
 
-def _flip(file):
-    content = bytearray(file.read_bytes())
-    content[-5] ^= 1
-    file.write_bytes(content)
-
-
 def test_builders_at_the_same_time_build_once(home, item_tables, tiny_bert):
     said = multiprocessing.get_context("fork").SimpleQueue()
 
@@ -183,7 +186,7 @@ def test_builders_at_the_same_time_build_once(home, item_tables, tiny_bert):
         ensure_states(recipe_of(tiny_bert), item_tables, home, said.put)
         said.put("done")
 
-    _run_forked(work, 3)
+    run_forked(work, 3)
     messages = []
     while not said.empty():
         messages.append(said.get())
@@ -214,24 +217,13 @@ def test_a_killed_build_leaves_nothing_that_passes_for_whole(home, item_tables, 
         build.run_texts = dies
         ensure_states(recipe_of(tiny_bert), item_tables, home)
 
-    (code,) = _run_forked(work, 1)
+    (code,) = run_forked(work, 1)
     assert code == -signal.SIGKILL
     assert [name.startswith(".building-") for name in folders_in(home)] == [True]
     said = []
     (folder,) = ensure_states(recipe_of(tiny_bert), item_tables, home, said.append)
     assert "computing" in said[0]
     assert folders_in(home) == [folder.name]
-
-
-def _run_forked(work, count):
-    """Run a function in forked processes; their exit codes."""
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=work) for _ in range(count)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    return [process.exitcode for process in processes]
 
 
 def test_a_state_that_is_not_a_number_stops_with_the_items_key_and_text(

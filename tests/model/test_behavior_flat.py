@@ -74,8 +74,8 @@ def test_flattened(features_of, name, embedding_size):
         if not values:
             expected.append(ZERO)
             continue
-        mixed = operator.mix(torch.stack(values)[None], torch.ones(1, len(values)).bool())
-        expected.append(additive(mixed[0], operator.pool))
+        mixed = flat.mix(torch.stack(values)[None], torch.ones(1, len(values)).bool())
+        expected.append(additive(mixed[0], flat.pool))
     torch.testing.assert_close(
         operator(history).values, torch.stack(expected), atol=1e-5, rtol=1e-5
     )

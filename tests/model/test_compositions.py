@@ -15,6 +15,7 @@ import torch
 from model_cases import HIDDEN, assert_gradients, cases, first_case, perturb
 
 from legoray.config import ModelConfig
+from legoray.data.fields import open_fields
 from legoray.data.load import load_corpus, read_manifest
 from legoray.model.compose import compositions
 from legoray.model.features import open_features
@@ -92,7 +93,12 @@ class Composition:
         self.sample = sample
         self.config = ModelConfig(hidden_size=HIDDEN, **parts)
         self.recipes = recipes_of(self.config, sample.text)
-        self.inputs = open_inputs(self.recipes, sample.tables, sample.corpus, sample.open)
+        self.inputs = open_inputs(
+            self.recipes,
+            sample.corpus,
+            features=sample.open,
+            fields=lambda names: open_fields(names, sample.tables),
+        )
         self.model, self.shape = self.new()
         perturb(self.model)
 

@@ -5,8 +5,8 @@ from train_corpora import make_corpus, write_tables
 
 from legoray.data.recipes import IdRecipe
 from legoray.errors import InputError
-from legoray.model.inputs import Recipes, open_inputs
-from legoray.train.cache import shared_features
+from legoray.model.inputs import Recipes
+from legoray.train.cache import shared_inputs
 
 
 @pytest.fixture
@@ -16,9 +16,7 @@ def opened(tmp_path):
 
     def open_with(*fields):
         recipes = Recipes(IdRecipe(), fields=fields)
-        return corpus, open_inputs(
-            recipes, tables, corpus, lambda one: shared_features(one, tables, tmp_path)
-        )
+        return corpus, shared_inputs(recipes, tables, tmp_path, corpus)
 
     return open_with
 
@@ -40,3 +38,10 @@ def test_fields_of_the_moment_need_times(opened):
 def test_unknown_fields_name_the_nearest(opened):
     with pytest.raises(InputError, match=r"did you mean 'time\.hour'"):
         opened("time.hours")
+
+
+def test_what_trials_share_is_opened_once_per_process(opened):
+    first, second, plain = (opened(*names)[1] for names in (["item.title"], ["item.title"], []))
+    assert first.fields is second.fields
+    assert first.items is second.items is plain.items
+    assert plain.fields is None

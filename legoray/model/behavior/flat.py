@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,7 +13,9 @@ from legoray.config import Positive
 from legoray.model.base import History, Shape
 from legoray.model.behavior.order import POSITION_SCALE, ages
 from legoray.model.content.text import TextConfig, word_embedding
-from legoray.model.layers import dense, embedding, zero_masked
+from legoray.model.fastformer import FastformerLayers
+from legoray.model.layers import AdditiveAttention, dense, embedding, zero_masked
+from legoray.model.transformer import TransformerLayers
 
 _BUCKETS = 4  # groups of users with about as many tokens
 
@@ -32,26 +33,40 @@ class FlatConfig(TextConfig):
 
 
 class FlatHistory(nn.Module):
-    """Embeds the tokens of a history's items one after another, without what is padding."""
+    """Reads the tokens of a history's items one after another, without what is padding."""
 
-    def __init__(self, config: FlatConfig, shape: Shape) -> None:
+    def __init__(
+        self,
+        config: FlatConfig,
+        shape: Shape,
+        layers: type[TransformerLayers] | type[FastformerLayers],
+    ) -> None:
         super().__init__()
         size, inputs = shape.hidden_size, shape.history_input
+        inner = config.inner_size or 4 * size
+        self.work = config.length * inputs.attributes * inner  # numbers per item of a history
         self.embed = word_embedding(config, replace(shape, input=inputs))
         same = config.embedding_size == size
         self.project: nn.Module = nn.Identity() if same else dense(config.embedding_size, size)
         self.places = embedding(config.length * inputs.attributes + 1, size, POSITION_SCALE)
         self.ages = embedding(shape.max_history + 1, size, POSITION_SCALE)
+        self.mix = layers(
+            size=size,
+            layers=config.layers,
+            heads=config.heads,
+            inner_size=inner,
+            dropout=config.dropout,
+        )
+        self.pool = AdditiveAttention(size, config.attention_size)
 
-    def forward(self, history: History, encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """`encode(x, mask)` of `x_t = P w_t + p_place(t) + p_age(t)`, t the history's tokens.
+    def forward(self, history: History) -> Tensor:
+        """`pool(layers(x))` of `x_t = P w_t + p_place(t) + p_age(t)`, t the history's tokens.
 
         A token's place is counted in its item, from 1; its age is its item's, 1 for the newest.
+        Users with about as many tokens are read together, so that less is padding.
 
-        Args:
-            history: of B users.
-            encode: `[n, T, D]` and a mask `[n, T]` to `[n, D]`, each row on its own; called for
-                users with about as many tokens at a time, so that less is padding.
+        Returns:
+            `[B, D]`; zeros for users without any token.
         """
         *parts, count = flatten(history)
         ends, order = count.clamp(min=1).sort(stable=True)
@@ -61,7 +76,8 @@ class FlatHistory(nn.Module):
         for own, width in zip(rows, longest, strict=True):
             ids, places, age = (part[own, :width] for part in parts)
             mask = torch.arange(width, device=count.device) < count[own, None]
-            encoded.append(encode(self._values(ids, places, age, mask), mask))
+            mixed = self.mix(self._values(ids, places, age, mask), mask)
+            encoded.append(self.pool(mixed, mask))
         return torch.cat(encoded)[torch.argsort(order)]
 
     def _values(self, ids: Tensor, places: Tensor, age: Tensor, mask: Tensor) -> Tensor:

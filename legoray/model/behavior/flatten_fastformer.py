@@ -11,7 +11,7 @@ from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, Use
 from legoray.model.behavior.flat import FlatConfig, FlatHistory
 from legoray.model.content.text import token_recipe
 from legoray.model.fastformer import FastformerLayers
-from legoray.model.layers import AdditiveAttention, heads_problems
+from legoray.model.layers import heads_problems
 
 
 class FlattenFastformerConfig(FlatConfig):
@@ -27,18 +27,7 @@ class FlattenFastformerOperator(BehaviorOperator):
 
     def __init__(self, config: FlattenFastformerConfig, shape: Shape) -> None:
         super().__init__()
-        size = shape.hidden_size
-        inner = config.inner_size or 4 * size
-        self._work = config.length * shape.history_input.attributes * inner
-        self.flat = FlatHistory(config, shape)
-        self.mix = FastformerLayers(
-            size=size,
-            layers=config.layers,
-            heads=config.heads,
-            inner_size=inner,
-            dropout=config.dropout,
-        )
-        self.pool = AdditiveAttention(size, config.attention_size)
+        self.flat = FlatHistory(config, shape, FastformerLayers)
 
     @classmethod
     def recipe(cls, config: FlattenFastformerConfig, text: tuple[str, ...]) -> TokenRecipe:
@@ -56,7 +45,7 @@ class FlattenFastformerOperator(BehaviorOperator):
 
     def work(self) -> int:
         """The inner layer of each token."""
-        return self._work
+        return self.flat.work
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """`u = pool(Fastformer(x_1 .. x_T))` over all tokens of the history (Fastformer).
@@ -64,7 +53,4 @@ class FlattenFastformerOperator(BehaviorOperator):
         The items' own vectors are not read. Users' tokens, `[B, T]` of them, to `[B, D]`; zeros
         without any.
         """
-        return UserState("vector", self.flat(history, self._encode))
-
-    def _encode(self, values: Tensor, mask: Tensor) -> Tensor:
-        return self.pool(self.mix(values, mask), mask)
+        return UserState("vector", self.flat(history))

@@ -10,7 +10,7 @@ from legoray.data.recipes import TokenRecipe
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
 from legoray.model.behavior.flat import FlatConfig, FlatHistory
 from legoray.model.content.text import token_recipe
-from legoray.model.layers import AdditiveAttention, heads_problems
+from legoray.model.layers import heads_problems
 from legoray.model.transformer import TransformerLayers
 
 
@@ -27,18 +27,7 @@ class FlattenTransformerOperator(BehaviorOperator):
 
     def __init__(self, config: FlattenTransformerConfig, shape: Shape) -> None:
         super().__init__()
-        size = shape.hidden_size
-        inner = config.inner_size or 4 * size
-        self._work = config.length * shape.history_input.attributes * inner
-        self.flat = FlatHistory(config, shape)
-        self.mix = TransformerLayers(
-            size=size,
-            layers=config.layers,
-            heads=config.heads,
-            inner_size=inner,
-            dropout=config.dropout,
-        )
-        self.pool = AdditiveAttention(size, config.attention_size)
+        self.flat = FlatHistory(config, shape, TransformerLayers)
 
     @classmethod
     def recipe(cls, config: FlattenTransformerConfig, text: tuple[str, ...]) -> TokenRecipe:
@@ -56,7 +45,7 @@ class FlattenTransformerOperator(BehaviorOperator):
 
     def work(self) -> int:
         """The inner layer of each token."""
-        return self._work
+        return self.flat.work
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """`u = pool(Transformer(x_1 .. x_T))` over all tokens of the history (Vaswani et al.).
@@ -64,7 +53,4 @@ class FlattenTransformerOperator(BehaviorOperator):
         The items' own vectors are not read. Users' tokens, `[B, T]` of them, to `[B, D]`; zeros
         without any.
         """
-        return UserState("vector", self.flat(history, self._encode))
-
-    def _encode(self, values: Tensor, mask: Tensor) -> Tensor:
-        return self.pool(self.mix(values, mask), mask)
+        return UserState("vector", self.flat(history))
