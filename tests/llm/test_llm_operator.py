@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from llm_cases import ITEMS, plain_forward, random_model
+from llm_cases import ITEMS, plain_forward, random_model, relative_error
 from torch import nn
 
 from legoray.config import build
@@ -218,3 +218,29 @@ def test_wrong_settings_are_refused(given, said):
     with pytest.raises(InputError) as caught:
         build(LlmConfig, given)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("model", "pooling", "split"),
+    [("tiny_llama", "last", -1), ("tiny_llama", "last", 0), ("tiny_bert", "cls", -1)],
+)
+def test_a_head_of_one_token_is_that_of_the_whole_layers(request, model, pooling, split, precision):
+    config = settings(
+        request.getfixturevalue(model), pooling=pooling, split=split, precision=precision
+    )
+    operator = LlmOperator(config, SHAPE).eval()
+    with torch.no_grad():
+        for tensor in operator.encoder_parameters():
+            tensor.normal_(std=0.1)
+    assert operator.one_query is not None
+    inputs, trained = inputs_of(config), [p for p in operator.parameters() if p.requires_grad]
+    found = operator(inputs)
+    gradients = torch.autograd.grad(found.square().sum(), trained)
+    operator.one_query = None  # the whole layers
+    expected = operator(inputs)
+
+    assert relative_error(found.detach(), expected.detach()) < 1e-5
+    largest = torch.autograd.grad(expected.square().sum(), trained)
+    for ours, theirs in zip(gradients, largest, strict=True):
+        assert relative_error(ours, theirs) < 1e-4

@@ -22,7 +22,7 @@ from legoray.llm.lora import (
     projections_of_family,
     resolve_targets,
 )
-from legoray.llm.onequery import fits, one_query
+from legoray.llm.onequery import OneQuery, plan
 from legoray.llm.split import layers_of, run_view, upper_view
 from legoray.llm.text import default_template, template_pieces
 from legoray.model.base import ContentOperator, PartConfig, Shape
@@ -68,13 +68,10 @@ class LlmOperator(ContentOperator):
             self.upper = copy.deepcopy(upper_view(base.model, base.layers, self.first))
             if config.lora is not None:
                 add_lora(layers_of(self.upper, self.count), config.lora)
-        # one layer and a head that reads one token: the rest of that layer need not be computed
-        self.one_query = (
-            self.upper is not None
-            and self.count == 1
-            and config.pooling in ("cls", "last")
-            and fits(layers_of(self.upper, 1)[0])
-        )
+        # a head that reads one token: the rest of the last layer need not be computed
+        self.one_query: OneQuery | None = None
+        if self.upper is not None and config.pooling in ("cls", "last"):
+            self.one_query = plan(self.upper, self.count)
         size = base.output_size
         self.pool: nn.Module | None = None
         if config.pooling == "attention":
@@ -157,9 +154,9 @@ class LlmOperator(ContentOperator):
         """
         assert self.upper is not None
         hidden = hidden.to(self.dtype)
-        if self.one_query:
+        if self.one_query is not None:
             at = torch.zeros_like(lengths) if self.pooling == "cls" else lengths - 1
-            return one_query(layers_of(self.upper, 1)[0], hidden, mask, at).float()
+            return self.one_query(self.upper, hidden, mask, at).float()
         states = run_view(self.upper, hidden, mask).float()
         mask = states.new_ones(states.shape[:2], dtype=torch.bool) if mask is None else mask
         return self._pooled(states, mask, lengths)
