@@ -70,7 +70,8 @@ class TrainConfig(Strict):
     max_history: Positive = 50
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     encoder_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="for the language model's LoRA; learning_rate where it is not given"
+        None,
+        description="for what is trained of the language model; learning_rate where it is not given",
     )
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = 5.0

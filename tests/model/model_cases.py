@@ -103,6 +103,7 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
         {"model": TINY, "split": 1, "length": 16, "lora": {"rank": 2, "alpha": 4}},
         {"model": TINY, "split": -2, "length": 16, "pooling": "last", "template": "{title}"},
         {"model": TINY, "split": 2, "length": 16, "pooling": "attention", "lora": None},
+        {"model": TINY, "split": 1, "length": 16, "pooling": "cls", "tune": "full"},
     ],
 }
 BEHAVIOR: dict[str, list[dict[str, Any]]] = {

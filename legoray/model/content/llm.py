@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from legoray.config import Positive
@@ -25,6 +25,7 @@ from legoray.llm.lora import (
 from legoray.llm.onequery import OneQuery, plan
 from legoray.llm.split import layers_of, run_view, upper_view
 from legoray.llm.text import default_template, template_pieces
+from legoray.llm.tuning import Tune, computing_in, own_weights, tuning_problem, unfreeze
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.layers import AdditiveAttention, masked_mean
 
@@ -37,6 +38,11 @@ class LlmConfig(PartConfig):
 
     model: str = "minilm"
     split: int = -1
+    tune: Tune | None = Field(
+        None,
+        description="lora: adapters; full: the upper layers' own weights; head: neither; "
+        "where it is not given lora, or head with `lora: null`",
+    )
     lora: LoraSettings | None = LoraSettings()
     precision: Literal["float32", "bfloat16", "int8"] = "float32"
     pooling: Literal["mean", "cls", "last", "attention"] = "mean"
@@ -45,12 +51,29 @@ class LlmConfig(PartConfig):
     length: Annotated[int, Field(ge=3)] = 32
     store: Literal["bfloat16", "float32"] = "bfloat16"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _adapters_by_default_only_where_they_are_trained(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("tune") in ("full", "head"):
+            return {"lora": None, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _tune_and_lora_agree(self) -> LlmConfig:
+        if self.tune == "lora" and self.lora is None:
+            raise ValueError("tune: lora trains adapters, but there are none with `lora: null`")
+        if self.tune in ("full", "head") and self.lora is not None:
+            raise ValueError(f"tune: {self.tune} trains no adapters: leave `lora` out")
+        return self
+
 
 class LlmOperator(ContentOperator):
     """Layers N to L of a language model of L layers; the states after N layers are its input.
 
-    The language model's own weights are frozen and belong to this operator alone, so that adapters
-    cannot leak from one trial to the next. At `N = L` nothing is left but the head.
+    The language model's own weights belong to this operator alone, so that nothing can leak from
+    one trial to the next. They are frozen, unless `tune: full` trains those of layers N to L and of
+    the final norm; the embeddings and the layers below N are frozen always, their states being
+    stored. At `N = L` nothing is left but the head.
     """
 
     Config: ClassVar[type[PartConfig]] = LlmConfig
@@ -63,10 +86,13 @@ class LlmOperator(ContentOperator):
         self.count = base.layers - self.first
         self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
         self.pooling = config.pooling
+        self.full = config.tune == "full"
         self.upper: nn.Module | None = None
         if self.count:
             self.upper = copy.deepcopy(upper_view(base.model, base.layers, self.first))
-            if config.lora is not None:
+            if config.tune == "full":
+                unfreeze(self.upper)
+            elif config.lora is not None:
                 add_lora(layers_of(self.upper, self.count), config.lora)
         # a head that reads one token: the rest of the last layer need not be computed
         self.one_query: OneQuery | None = None
@@ -116,6 +142,8 @@ class LlmOperator(ContentOperator):
             found.append(str(error))
         if config.lora is not None and config.lora.dora and config.precision == "int8":
             found.append("lora.dora does not work on int8 weights: take float32 or bfloat16")
+        frozen = tuning_problem(config.tune, config.precision)
+        found += [frozen] if frozen else []
         if known.positions is not None and config.length > known.positions:
             found.append(f"length {config.length}: {config.model} reads {known.positions} tokens")
         try:
@@ -154,10 +182,11 @@ class LlmOperator(ContentOperator):
         """
         assert self.upper is not None
         hidden = hidden.to(self.dtype)
-        if self.one_query is not None:
-            at = torch.zeros_like(lengths) if self.pooling == "cls" else lengths - 1
-            return self.one_query(self.upper, hidden, mask, at).float()
-        states = run_view(self.upper, hidden, mask).float()
+        with computing_in(self.dtype if self.full else torch.float32, hidden.device):
+            if self.one_query is not None:
+                at = torch.zeros_like(lengths) if self.pooling == "cls" else lengths - 1
+                return self.one_query(self.upper, hidden, mask, at).float()
+            states = run_view(self.upper, hidden, mask).float()
         mask = states.new_ones(states.shape[:2], dtype=torch.bool) if mask is None else mask
         return self._pooled(states, mask, lengths)
 
@@ -178,11 +207,11 @@ class LlmOperator(ContentOperator):
         return self
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """The adapters, which may have a learning rate of their own."""
-        return [p for p in self._adapters().values() if isinstance(p, nn.Parameter)]
+        """What is trained of the language model, which may have a learning rate of its own."""
+        return [p for p in self._encoder().values() if isinstance(p, nn.Parameter)]
 
     def saved_state(self) -> dict[str, Tensor]:
-        """Head and adapters, under names of the whole model's layers; the rest is never trained."""
+        """All that is trained: the head, and adapters or weights under the whole model's names."""
         return {name: tensor.detach() for name, tensor in self._trained().items()}
 
     def load_saved_state(self, state: dict[str, Tensor]) -> None:
@@ -193,8 +222,13 @@ class LlmOperator(ContentOperator):
         """
         copy_into(self._trained(), state)
 
-    def _adapters(self) -> dict[str, Tensor]:
-        return {} if self.upper is None else adapters(layers_of(self.upper, self.count), self.first)
+    def _encoder(self) -> dict[str, Tensor]:
+        if self.upper is None:
+            return {}
+        if self.full:
+            own = own_weights(self.upper, self.count, self.first)
+            return {f"model.{name}": parameter for name, parameter in own.items()}
+        return adapters(layers_of(self.upper, self.count), self.first)
 
     def _trained(self) -> dict[str, Tensor]:
         heads = {"project": self.project, "pool": self.pool}
@@ -204,7 +238,7 @@ class LlmOperator(ContentOperator):
             if module is not None
             for name, parameter in module.named_parameters()
         }
-        return own | self._adapters()
+        return own | self._encoder()
 
 
 def _absolute(config: LlmConfig, layers: int, lowest: int = 0) -> int:
