@@ -182,6 +182,27 @@ def recommend(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A model folder, models:/name@champion, or a run's id.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="Where to; it must not exist, or be empty.")],
+    merge: Annotated[
+        bool,
+        typer.Option("--merge", help="The whole language model in float32, adapters merged."),
+    ] = False,
+    part: Annotated[
+        str | None, typer.Option(help="Which one, in an operator that holds several.")
+    ] = None,
+    tracking: Tracking = DEFAULT_TRACKING,
+) -> None:
+    """Write a trained language model for other programs: PEFT adapters, or a merged model."""
+    from legoray.zoo.export import export as run
+
+    run(model, folder, merge=merge, part=part, tracking=tracking, say=_say)
+
+
+@app.command()
 def catalog(
     words: Annotated[
         list[str] | None, typer.Argument(help="Nothing, or: explain <part> <part> [<part>]")

@@ -71,7 +71,7 @@ class TrainConfig(Strict):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     encoder_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
-        description="for what is trained of the language model; learning_rate where it is not given",
+        description="for what is trained of the language model; learning_rate where absent",
     )
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = 5.0

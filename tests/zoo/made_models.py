@@ -7,13 +7,15 @@ from pathlib import Path
 import torch
 
 from legoray.config import ModelConfig
-from legoray.data.recipes import IdRecipe
+from legoray.data.recipes import IdRecipe, JoinedRecipe, StateRecipe
 from legoray.data.tokenization import word_tokenizer
 from legoray.data.tokens import make_table
+from legoray.llm.store import states_of_texts
 from legoray.model.features import IdFeatures, TokenFeatures
 from legoray.model.inputs import Inputs, Recipes
 from legoray.model.io import save_model
 from legoray.model.recommender import recipes_of, seeded, shape_of
+from legoray.model.stored import JoinedFeatures
 
 ATTRIBUTES = ("title", "category")
 MAX_HISTORY = 4
@@ -47,6 +49,23 @@ def save_cnn(folder: Path, behavior="attention", predictor="dot") -> Path:
     )
     recipes = recipes_of(config, ATTRIBUTES)
     return _save(folder, config, recipes, Inputs(token_features(recipes.items)))
+
+
+def save_with(folder: Path, content, text=ATTRIBUTES) -> Path:
+    """A model whose content operator reads hidden states, or has parts that do."""
+    config = ModelConfig(
+        hidden_size=8, content=content, behavior={"name": "pooling"}, predictor={"name": "dot"}
+    )
+    recipes = recipes_of(config, text)
+    return _save(folder, config, recipes, Inputs(_state_features(recipes.items)))
+
+
+def _state_features(recipe):
+    if isinstance(recipe, JoinedRecipe):
+        return JoinedFeatures([_state_features(part) for part in recipe.parts])
+    if isinstance(recipe, StateRecipe):
+        return states_of_texts(recipe, ROWS)
+    return IdFeatures(len(ROWS) + 1)
 
 
 def save_id(folder: Path) -> Path:

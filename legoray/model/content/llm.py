@@ -81,6 +81,7 @@ class LlmOperator(ContentOperator):
 
     def __init__(self, config: LlmConfig, shape: Shape) -> None:
         super().__init__()
+        self.config = config
         base = load_base(config.model, config.precision)
         self.first = _absolute(config, base.layers)
         self.count = base.layers - self.first
