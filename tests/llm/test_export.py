@@ -136,12 +136,13 @@ def test_what_has_no_adapters_is_written_whole(tiny_bert, tmp_path, tune):
 
 
 def test_adapters_of_quantized_weights_are_merged_into_float32_ones(tiny_bert, tmp_path):
-    operator, trained = trained_operator(tiny_bert, split=1, precision="int8")
+    _, trained = trained_operator(tiny_bert, split=1, precision="int8")
     export_merged(trained, tmp_path / "merged")
     content = load_file(tmp_path / "merged" / "model.safetensors")
     assert {tensor.dtype for tensor in content.values()} == {torch.float32}
     base = load_file(locate(tiny_bert).folder / "model.safetensors")
-    adapted = {f"encoder.layer.{n}.attention.self.{m}.weight" for n in (1, 2) for m in ("query", "value")}  # fmt: skip
+    layers = [f"encoder.layer.{n}.attention.self" for n in (1, 2)]
+    adapted = {f"{own}.{part}.weight" for own in layers for part in ("query", "value")}
     for name, tensor in content.items():
         if name not in adapted:
             assert torch.equal(tensor, base[name]), name
@@ -200,5 +201,6 @@ def test_real_minilm(tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     export_merged(trained, tmp_path / "merged")
     merged = AutoModel.from_pretrained(tmp_path / "merged")
-    found = vectors_by_hand(merged, AutoTokenizer.from_pretrained(tmp_path / "merged"), tmp_path / "merged")  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    found = vectors_by_hand(merged, tokenizer, tmp_path / "merged")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
