@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from legoray.llm.load import settle_quantized
-from legoray.llm.split import _shell, layer_path, layers_of, run_view
+from legoray.llm.split import layer_path, layers_of, run_view, shell
 
 _CACHES = ("past_key_values", "past_key_value", "layer_past")
 _QUERIES = ("q_proj", "query")  # where the query has a map of its own
@@ -60,7 +60,7 @@ class OneQuery:
         path = layer_path(view, self.count)
         root, owner = _with_shells(view, path[:-1])
         layers = list(layers_of(view, self.count))
-        last = _shell(layers[-1])
+        last = shell(layers[-1])
         forward = functools.partial(_one_token, layers[-1], at, self.spread)
         object.__setattr__(last, "forward", forward)
         owner._modules[path[-1]] = nn.ModuleList([*layers[:-1], last])
@@ -111,9 +111,9 @@ def _agrees(one_query: OneQuery, view: nn.Module) -> bool:
 
 def _with_shells(module: nn.Module, path: list[str]) -> tuple[nn.Module, nn.Module]:
     """A copy of a module's own surface and of the children on a path; the first and the last."""
-    root = current = _shell(module)
+    root = current = shell(module)
     for name in path:
-        child = _shell(current.get_submodule(name))
+        child = shell(current.get_submodule(name))
         current._modules[name] = child
         current = child
     return root, current

@@ -99,10 +99,10 @@ def upper_view(model: nn.Module, layers: int, start: int, stop: int | None = Non
 def _view(model: nn.Module, layers: int, start: int, stop: int, *, from_ids: bool) -> nn.Module:
     path = layer_path(model, layers)
     config = _config(model, layers, start, stop)
-    root = current = _shell(model)
+    root = current = shell(model)
     for name in path[:-1]:
         _strip(current, config, from_ids=from_ids, ends_early=stop < layers)
-        child = _shell(current.get_submodule(name))
+        child = shell(current.get_submodule(name))
         current._modules[name] = child
         current = child
     _strip(current, config, from_ids=from_ids, ends_early=stop < layers)
@@ -159,14 +159,14 @@ def check_split(model: nn.Module, layers: int, name: str) -> int:
 
 
 def _without_cache(model: nn.Module) -> nn.Module:
-    whole = _shell(model)
+    whole = shell(model)
     config: Any = copy.deepcopy(model.config)
     config.use_cache = False
     object.__setattr__(whole, "config", config)
     return whole
 
 
-def _shell(module: nn.Module) -> nn.Module:
+def shell(module: nn.Module) -> nn.Module:
     """A copy of a module's own surface; its children and weights are shared."""
     shell = copy.copy(module)
     for table in ("_modules", "_parameters", "_buffers"):

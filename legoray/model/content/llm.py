@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from legoray.config import Positive
@@ -40,10 +40,10 @@ class LlmConfig(PartConfig):
     split: int = -1
     tune: Tune | None = Field(
         None,
-        description="lora: adapters; full: the upper layers' own weights; head: neither; "
-        "where it is not given lora, or head with `lora: null`",
+        description="lora: adapters; full: the upper layers' own weights; head: neither. lora where "
+        "it is not given, or head with `lora: null`",
     )
-    lora: LoraSettings | None = LoraSettings()
+    lora: LoraSettings | None = LoraSettings()  # of `tune: lora`
     precision: Literal["float32", "bfloat16", "int8"] = "float32"
     pooling: Literal["mean", "cls", "last", "attention"] = "mean"
     attention_size: Positive = 128  # of `pooling: attention`
@@ -51,20 +51,16 @@ class LlmConfig(PartConfig):
     length: Annotated[int, Field(ge=3)] = 32
     store: Literal["bfloat16", "float32"] = "bfloat16"
 
-    @model_validator(mode="before")
+    @field_validator("lora")
     @classmethod
-    def _adapters_by_default_only_where_they_are_trained(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("tune") in ("full", "head"):
-            return {"lora": None, **given}
-        return given
-
-    @model_validator(mode="after")
-    def _tune_and_lora_agree(self) -> LlmConfig:
-        if self.tune == "lora" and self.lora is None:
-            raise ValueError("tune: lora trains adapters, but there are none with `lora: null`")
-        if self.tune in ("full", "head") and self.lora is not None:
-            raise ValueError(f"tune: {self.tune} trains no adapters: leave `lora` out")
-        return self
+    def _lora_is_of_tune_lora(
+        cls, lora: LoraSettings | None, info: ValidationInfo
+    ) -> LoraSettings | None:
+        """So that `tune` can be searched beside the adapters' settings: others have no adapters."""
+        tune = info.data.get("tune")
+        if tune == "lora" and lora is None:
+            raise ValueError("tune: lora trains adapters: leave `lora` out, or take tune: head")
+        return None if tune in ("full", "head") else lora
 
 
 class LlmOperator(ContentOperator):
