@@ -7,10 +7,8 @@ frozen always: their results are stored and never computed again.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import nn
 
 from legoray.llm.split import layer_path
@@ -32,7 +30,7 @@ def tuning_problem(tune: Tune | None, precision: str) -> str | None:
 def unfreeze(view: nn.Module) -> None:
     """Train all weights of a view that belongs to one operator alone, in float32, in place.
 
-    Small steps would be lost in bfloat16; what computes in it does so by `computing_in`.
+    Small steps would be lost in bfloat16; `legoray.llm.bfloat` computes in it.
     """
     view.float().requires_grad_(True)
 
@@ -53,10 +51,3 @@ def own_weights(view: nn.Module, count: int, first: int) -> dict[str, nn.Paramet
             name = f"{layers}{int(number) + first}.{rest}"
         found[name] = parameter
     return found
-
-
-def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
-    """Compute float32 weights in a shorter type; float32 leaves to the caller what it decided."""
-    if dtype == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype)

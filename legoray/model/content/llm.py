@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from legoray.config import Positive
 from legoray.data.recipes import StateRecipe, States
 from legoray.errors import InputError, Problem
+from legoray.llm.bfloat import cast_adapters, computing
 from legoray.llm.catalogue import folder_problem
 from legoray.llm.load import facts, load_base, settle_quantized
 from legoray.llm.lora import (
@@ -25,7 +26,7 @@ from legoray.llm.lora import (
 from legoray.llm.onequery import OneQuery, plan
 from legoray.llm.split import layers_of, run_view, upper_view
 from legoray.llm.text import default_template, template_pieces
-from legoray.llm.tuning import Tune, computing_in, own_weights, tuning_problem, unfreeze
+from legoray.llm.tuning import Tune, own_weights, tuning_problem, unfreeze
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.layers import AdditiveAttention, masked_mean
 
@@ -40,8 +41,8 @@ class LlmConfig(PartConfig):
     split: int = -1
     tune: Tune | None = Field(
         None,
-        description="lora: adapters; full: the upper layers' own weights; head: neither. lora where "
-        "it is not given, or head with `lora: null`",
+        description="lora: adapters; full: the upper layers' own weights; head: neither; lora "
+        "where it is not given, or head with `lora: null`",
     )
     lora: LoraSettings | None = LoraSettings()  # of `tune: lora`
     precision: Literal["float32", "bfloat16", "int8"] = "float32"
@@ -91,6 +92,7 @@ class LlmOperator(ContentOperator):
                 unfreeze(self.upper)
             elif config.lora is not None:
                 add_lora(layers_of(self.upper, self.count), config.lora)
+                cast_adapters(layers_of(self.upper, self.count))
         # a head that reads one token: the rest of the last layer need not be computed
         self.one_query: OneQuery | None = None
         if self.upper is not None and config.pooling in ("cls", "last"):
@@ -179,7 +181,7 @@ class LlmOperator(ContentOperator):
         """
         assert self.upper is not None
         hidden = hidden.to(self.dtype)
-        with computing_in(self.dtype if self.full else torch.float32, hidden.device):
+        with computing(hidden, cast=self.full):
             if self.one_query is not None:
                 at = torch.zeros_like(lengths) if self.pooling == "cls" else lengths - 1
                 return self.one_query(self.upper, hidden, mask, at).float()
