@@ -84,7 +84,8 @@ def _save(folder, config, recipes, inputs) -> Path:
     model = seeded(config, shape, 3)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(3)
-        for parameter in model.parameters():  # none at a special value such as zero
+        trained = (p for p in model.parameters() if p.requires_grad)
+        for parameter in trained:  # none at a special value such as zero
             parameter.add_(torch.randn_like(parameter) * 0.1)
     details = {"config": config, "shape": shape, "recipes": recipes, "inputs": inputs}
     save_model(folder, model, **details, extra={})
