@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +35,14 @@ _QUERIES = ("q_proj", "query")  # where the query has a map of its own
 class OneQuery:
     """How a view's last layer is run for one token of each text.
 
-    `count` layers has the view. Where the library gives the output the shape of the input, the one
-    token is `spread` over all.
+    `count` layers has the view. Where keys and values are asked for alone, queries are zeros of a
+    `thin` width, one head's, so that turning them by their positions costs little. Where the
+    library gives its output the shape of its input, the one token is `spread` over all.
     """
 
     count: int
-    spread: bool
+    thin: bool = True
+    spread: bool = False
 
     def __call__(self, view: nn.Module, hidden: Tensor, mask: Tensor | None, at: Tensor) -> Tensor:
         """The view's output for token `at[n]` of text n.
@@ -61,7 +64,7 @@ class OneQuery:
         root, owner = _with_shells(view, path[:-1])
         layers = list(layers_of(view, self.count))
         last = shell(layers[-1])
-        forward = functools.partial(_one_token, layers[-1], at, self.spread)
+        forward = functools.partial(_one_token, self, layers[-1], at)
         object.__setattr__(last, "forward", forward)
         owner._modules[path[-1]] = nn.ModuleList([*layers[:-1], last])
         return root
@@ -77,7 +80,8 @@ def plan(view: nn.Module, count: int) -> OneQuery | None:
     training = [module for module in view.modules() if module.training]
     settle_quantized(view.eval())
     try:
-        plans = (OneQuery(count, spread) for spread in (False, True))
+        ways = itertools.product((True, False), (False, True))
+        plans = (OneQuery(count, thin, spread) for thin, spread in ways)
         return next((found for found in plans if _agrees(found, view)), None)
     finally:
         for module in training:
@@ -90,19 +94,21 @@ def _agrees(one_query: OneQuery, view: nn.Module) -> bool:
     config: Any = view.config
     example = next(p for p in view.parameters() if p.is_floating_point())
     draws = torch.Generator().manual_seed(0)
-    hidden = torch.randn(3, 7, config.get_text_config().hidden_size, generator=draws)
-    hidden = hidden.to(example.device, example.dtype)
-    rows = torch.arange(3, device=hidden.device)
+    width = config.get_text_config().hidden_size
     exact = all(p.dtype == torch.float32 for p in view.parameters())
-    for last, lengths in (([6, 0, 3], [7, 7, 7]), ([6, 1, 4], [7, 2, 5])):
-        at = torch.tensor(last, device=hidden.device)
-        length = torch.tensor(lengths, device=hidden.device)
-        mask = torch.arange(7, device=hidden.device) < length[:, None]
-        given = None if min(lengths) == 7 else mask
+    rows = torch.arange(3, device=example.device)
+    # lengths without a common divisor: no reshape may come out right by chance
+    for lengths, last in (([7, 7, 7], [6, 0, 3]), ([5, 2, 4], [4, 1, 3])):
+        hidden = torch.randn(3, lengths[0], width, generator=draws).to(example)
+        at, length = torch.tensor([last, lengths], device=example.device)
+        mask = torch.arange(lengths[0], device=example.device) < length[:, None]
+        given = None if min(lengths) == lengths[0] else mask
         try:
             whole = run_view(view, hidden, given)[rows, at].float()
             one = one_query(view, hidden, given, at).float()
         except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):
+            return False
+        if one.shape != whole.shape:
             return False
         if not (one - whole).abs().max() <= (1e-4 if exact else 5e-2) * whole.abs().max():
             return False
@@ -119,8 +125,10 @@ def _with_shells(module: nn.Module, path: list[str]) -> tuple[nn.Module, nn.Modu
     return root, current
 
 
-def _one_token(layer: nn.Module, at: Tensor, spread: bool, *args: Any, **kwargs: Any) -> Tensor:
+def _one_token(how: OneQuery, layer: nn.Module, at: Tensor, *args: Any, **kwargs: Any) -> Any:
     """The layer's own forward for token `at[n]` of row n: `[N, 1, H]`, or `[N, T, H]` if spread.
+
+    It is alone or the first of several things, as the layer gives it.
 
     Raises:
         ValueError: the layer takes no cache, or something that is not known here.
@@ -131,13 +139,17 @@ def _one_token(layer: nn.Module, at: Tensor, spread: bool, *args: Any, **kwargs:
     slot = next((name for name in _CACHES if name in named), None)
     if slot is None:
         raise ValueError("the layer takes no cache")
-    caught = _keys_and_values(layer, {first: hidden, **named, slot: _Catch()})
+    if any(buffer.dim() == 4 for buffer in layer.buffers()):
+        raise ValueError("the layer keeps a mask of its own, for queries that stand last")
+    caught = _keys_and_values(layer, {first: hidden, **named, slot: _Catch()}, thin=how.thin)
     rows = torch.arange(len(at), device=at.device)
     chosen = {name: _chosen(name, value, rows, at) for name, value in named.items()}
     chosen["attention_mask"] = _visible(layer, chosen.get("attention_mask"), hidden, at)
     output = layer(hidden[rows, at][:, None], **{**chosen, slot: _Give(caught)})
-    result: Tensor = output[0] if isinstance(output, tuple) else output
-    return result.expand(-1, hidden.shape[1], -1) if spread else result
+    several = isinstance(output, tuple)
+    result: Tensor = output[0] if several else output
+    result = result.expand(-1, hidden.shape[1], -1) if how.spread else result
+    return (result, *output[1:]) if several else result
 
 
 def _by_name(layer: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -188,7 +200,9 @@ class _NoQuery(nn.Module):
         return hidden.new_zeros(()).expand(*hidden.shape[:-1], self.size)
 
 
-def _keys_and_values(layer: nn.Module, named: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def _keys_and_values(
+    layer: nn.Module, named: dict[str, Any], *, thin: bool
+) -> tuple[Tensor, Tensor]:
     """Of all tokens, by the layer's own forward, which goes no further.
 
     Raises:
@@ -199,21 +213,14 @@ def _keys_and_values(layer: nn.Module, named: dict[str, Any]) -> tuple[Tensor, T
     if len(maps) == 1:
         *path, name = maps[0].split(".")
         reader, owner = _with_shells(layer, path)
-        rotary = "position_embeddings" in named
-        owner._modules[name] = _NoQuery(_query_size(owner, name, rotary=rotary))
+        query: Any = owner.get_submodule(name)
+        width: Any = getattr(owner, "head_dim", None) if thin else None
+        owner._modules[name] = _NoQuery(width or query.out_features)
     try:
         reader(**named)
     except _Caught as caught:
         return caught.found
     raise ValueError("the layer does not use its cache")
-
-
-def _query_size(attention: Any, name: str, *, rotary: bool) -> int:
-    """All heads', or one head's where that saves turning zeros; not if a norm reads all heads."""
-    size: int = attention.get_submodule(name).out_features
-    one_head: int = getattr(attention, "head_dim", size) if rotary else size
-    norm = getattr(attention, "q_norm", None)
-    return size if norm is not None and norm.weight.numel() != one_head else one_head
 
 
 def _chosen(name: str, value: Any, rows: Tensor, at: Tensor) -> Any:

@@ -89,6 +89,31 @@ def test_it_is_tried_without_dropout_and_dropout_is_put_back():
         assert torch.equal(first, second)
 
 
+def test_a_window_that_stands_in_the_layer_itself_is_not_mistaken():
+    # GPT-Neo takes the last row of its own mask, which is not the pooled token's
+    kinds = [[["global", "local"], 1], [["local"], 1]]
+    sizes = {"num_layers": LAYERS, "num_heads": 4, "window_size": 4, "attention_types": kinds}
+    view = copy.deepcopy(upper_view(random_model("gpt_neo", **sizes), LAYERS, LAYERS - 1))
+    assert plan(view, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [
+        ("stablelm", {"num_key_value_heads": 2}),
+        ("falcon", {"new_decoder_architecture": False}),  # its layers give tuples
+        ("gpt_oss", {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4}),
+    ],
+)
+def test_families_beside_the_catalogues(family, sizes):
+    view = upper_view(random_model(family, **sizes), LAYERS, LAYERS - 1)
+    hidden = torch.randn(3, 9, 32, generator=torch.Generator().manual_seed(2))
+    at = torch.tensor([8, 1, 4])
+    mask = torch.arange(9) <= at[:, None]
+    expected = run_view(view, hidden, mask)[torch.arange(3), at]
+    torch.testing.assert_close(plan(view, 1)(view, hidden, mask, at), expected)
+
+
 def test_a_layer_that_only_looks_alike_is_not_taken():
     view, hidden = last_layers("llama")
     (layer,) = layers_of(view, 1)
