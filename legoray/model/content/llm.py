@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -23,6 +22,8 @@ from legoray.llm.lora import (
     resolve_targets,
 )
 from legoray.llm.onequery import fits, one_query
+from legoray.llm.precision import Precision, precision_problem
+from legoray.llm.quantized import shared_copy
 from legoray.llm.split import layers_of, run_view, upper_view
 from legoray.llm.text import default_template, template_pieces
 from legoray.model.base import ContentOperator, PartConfig, Shape
@@ -38,7 +39,7 @@ class LlmConfig(PartConfig):
     model: str = "minilm"
     split: int = -1
     lora: LoraSettings | None = LoraSettings()
-    precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    precision: Precision = "float32"
     pooling: Literal["mean", "cls", "last", "attention"] = "mean"
     attention_size: Positive = 128  # of `pooling: attention`
     template: str | None = Field(None, description="all default text attributes where null")
@@ -49,8 +50,9 @@ class LlmConfig(PartConfig):
 class LlmOperator(ContentOperator):
     """Layers N to L of a language model of L layers; the states after N layers are its input.
 
-    The language model's own weights are frozen and belong to this operator alone, so that adapters
-    cannot leak from one trial to the next. At `N = L` nothing is left but the head.
+    The language model's own weights are frozen and lie in memory once for all operators; the layers
+    around them and the adapters belong to this operator alone, so that nothing can leak from one
+    trial to the next. At `N = L` nothing is left but the head.
     """
 
     Config: ClassVar[type[PartConfig]] = LlmConfig
@@ -65,7 +67,7 @@ class LlmOperator(ContentOperator):
         self.pooling = config.pooling
         self.upper: nn.Module | None = None
         if self.count:
-            self.upper = copy.deepcopy(upper_view(base.model, base.layers, self.first))
+            self.upper = shared_copy(upper_view(base.model, base.layers, self.first))
             if config.lora is not None:
                 add_lora(layers_of(self.upper, self.count), config.lora)
         # one layer and a head that reads one token: the rest of that layer need not be computed
@@ -118,7 +120,9 @@ class LlmOperator(ContentOperator):
         except ValueError as error:
             found.append(str(error))
         if config.lora is not None and config.lora.dora and config.precision == "int8":
-            found.append("lora.dora does not work on int8 weights: take float32 or bfloat16")
+            found.append("lora.dora does not work on int8 weights: take nf4, bfloat16 or float32")
+        lacking = precision_problem(config.precision)
+        found += [lacking] if lacking else []
         if known.positions is not None and config.length > known.positions:
             found.append(f"length {config.length}: {config.model} reads {known.positions} tokens")
         try:
@@ -175,7 +179,7 @@ class LlmOperator(ContentOperator):
         return masked_mean(hidden, mask)
 
     def train(self, mode: bool = True) -> LlmOperator:
-        """As every module's, and the 8-bit layers stay on their one path."""
+        """As every module's, and the quantized layers stay on their one path."""
         super().train(mode)
         settle_quantized(self)
         return self
