@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,13 +31,14 @@ from legoray.llm.catalogue import (
 )
 from legoray.llm.nodecopy import needs_copy, node_copy
 from legoray.llm.precision import (
+    BLOCK,
     QUANTIZED,
     Precision,
     device_of_bases,
     first_line,
     precision_problem,
 )
-from legoray.llm.quantized import bytes_of, is_quantized, make_steady
+from legoray.llm.quantized import bytes_of, check_blocks, is_quantized, make_steady
 from legoray.llm.split import check_split
 from legoray.records import SHARED
 
@@ -161,7 +163,7 @@ def _load(source: Source, precision: Precision, checksum: str) -> Base:
     if needs_copy(source, precision):
         convert = functools.partial(_convert, source, precision)
         folder = node_copy(source, precision, checksum, convert)
-    model = _read_weights(folder, precision, quantize=False)
+    model = _read_weights(folder, precision)
     model.requires_grad_(False).eval()
     make_steady(settle_quantized(model))
     config: Any = model.config
@@ -180,7 +182,9 @@ def _convert(source: Source, precision: Precision, folder: Path) -> None:
     """Write a model's weights in another precision."""
     from safetensors import SafetensorError
 
-    model: Any = _read_weights(source.folder, precision, quantize=precision in QUANTIZED)
+    quantization = _quantization(source, precision) if precision in QUANTIZED else None
+    model: Any = _read_weights(source.folder, precision, quantization)
+    check_blocks(model, source.name)
     try:
         with quiet():
             model.save_pretrained(folder)
@@ -190,7 +194,7 @@ def _convert(source: Source, precision: Precision, folder: Path) -> None:
         path.chmod(SHARED)
 
 
-def _read_weights(folder: Path, precision: Precision, *, quantize: bool) -> nn.Module:
+def _read_weights(folder: Path, precision: Precision, quantization: Any = None) -> nn.Module:
     """The model in a folder; where it lies there in this precision, mapped and not copied."""
     quiet_libraries()
     from safetensors import SafetensorError
@@ -200,8 +204,8 @@ def _read_weights(folder: Path, precision: Precision, *, quantize: bool) -> nn.M
     options: dict[str, Any] = {"dtype": dtype}
     if precision in QUANTIZED:
         options["device_map"] = {"": str(device_of_bases())}
-    if quantize:
-        options["quantization_config"] = _quantization(precision)
+    if quantization is not None:
+        options["quantization_config"] = quantization
     try:
         # the library draws random numbers for weights that it then overwrites: a trial must not
         # see other numbers because the model was already in memory
@@ -225,14 +229,39 @@ def _read_weights(folder: Path, precision: Precision, *, quantize: bool) -> nn.M
     return model
 
 
-def _quantization(precision: Precision) -> Any:
+def _quantization(source: Source, precision: Precision) -> Any:
     from transformers import BitsAndBytesConfig
 
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=_without_whole_blocks(source) or None,
     )
+
+
+def _without_whole_blocks(source: Source) -> list[str]:
+    """The linear maps whose rows are not whole blocks of nf4, as patterns of their names.
+
+    They stay in float32: on a CPU bitsandbytes 0.50 reads such rows with their neighbours' scales.
+    """
+    from transformers import AutoModel
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), quiet():
+        model = AutoModel.from_config(text_config(source), trust_remote_code=False)
+    return [
+        f"{re.escape(name)}$"
+        for name, module in model.named_modules()
+        if type(module).__name__ in {"Linear", "Conv1D"} and _columns(module) % BLOCK
+    ]
+
+
+def _columns(module: Any) -> int:
+    """How many inputs a linear map has; GPT-2's hold their weights the other way round."""
+    shape = module.weight.shape
+    return int(shape[0] if type(module).__name__ == "Conv1D" else shape[1])
 
 
 def _check_complete(folder: Path, missing: set[str]) -> None:

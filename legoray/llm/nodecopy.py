@@ -21,7 +21,6 @@ from legoray.llm.precision import QUANTIZED, Precision, device_of_bases
 from legoray.records import digest
 
 VERSION = 1  # goes up when the same weights would give another copy
-_LIBRARIES = ("transformers", "bitsandbytes")
 
 
 def needs_copy(source: Source, precision: Precision) -> bool:
@@ -54,13 +53,14 @@ def node_copy(
 
 
 def _name(source: Source, precision: Precision, checksum: str) -> str:
+    quantized = precision in QUANTIZED
+    libraries = ("transformers", "bitsandbytes") if quantized else ("transformers",)
     decides = {
         "version": VERSION,
         "weights": checksum,
         "precision": precision,
-        # kernels round differently
-        "device": device_of_bases().type if precision in QUANTIZED else "any",
-        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "device": device_of_bases().type if quantized else "any",  # kernels round differently
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
     }
     readable = re.sub(r"[^\w.-]+", "-", Path(source.id).name).strip(".-")[:60]
     return f"{readable}-{precision}-{digest(decides, 16)}"

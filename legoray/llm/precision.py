@@ -7,7 +7,8 @@
 | `int8` | LLM.int8, a scale per row (arXiv 2208.07339) | float32 | 1 |
 | `nf4` | NormalFloat of QLoRA, a scale per 64 weights (arXiv 2305.14314) | float32 | 0.56 |
 
-The quantized ones keep embeddings, norms and biases in float32. They compute in float32 whatever
+The quantized ones keep embeddings, norms and biases in float32 (`nf4` also linear maps of a number
+of inputs that 64 does not divide, which no usual model has). They compute in float32 whatever
 the processor has, so that the same trial gives the same numbers everywhere, and so that a state of
 the store equals that of the full forward; they save memory, not time. (On a GPU LLM.int8 multiplies
 in 8 bits, with outliers in float16: its numbers there are the GPU's own.)
@@ -136,7 +137,7 @@ def _int8(weights: Tensor, device: torch.device) -> tuple[nn.Module, Tensor]:
 
 
 def _nf4(weights: Tensor, device: torch.device) -> tuple[nn.Module, Tensor]:
-    """A 4-bit layer, and its weights: two to a byte, each a place in the table times a scale."""
+    """A 4-bit layer, and its weights."""
     bnb = _bitsandbytes()
     rows, columns = weights.shape
     layer = bnb.nn.Linear4bit(
@@ -152,10 +153,15 @@ def _nf4(weights: Tensor, device: torch.device) -> tuple[nn.Module, Tensor]:
     )
     layer = layer.to(device)
     layer.training = True
-    state, packed = layer.weight.quant_state, layer.weight.data.flatten()
+    return layer, decoded_nf4(layer.weight)
+
+
+def decoded_nf4(weight: Any) -> Tensor:
+    """The weights of a 4-bit layer: two to a byte, each a place in the table, times its scale."""
+    state, packed = weight.quant_state, weight.data.flatten()
     places = torch.stack([packed >> 4, packed & 15], dim=1).flatten().long()
-    held = state.code[places].view(-1, BLOCK) * state.absmax[:, None]
-    return layer, held.view(rows, columns)
+    held: Tensor = state.code[places].view(-1, BLOCK) * state.absmax[:, None]
+    return held.view(state.shape)
 
 
 _TRIALS: dict[str, Callable[[Tensor, torch.device], tuple[Callable[[Tensor], Tensor], Tensor]]] = {

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from legoray.errors import InputError, Problem
+from legoray.llm.precision import decoded_nf4
+
 
 def is_quantized(layer: nn.Module) -> bool:
     """Whether a layer is one of bitsandbytes's."""
@@ -31,6 +34,23 @@ def make_steady(model: nn.Module) -> None:
 def _in_float32(layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
     """The layer's input; in bfloat16 (autocast) it would round the layer's bias for good."""
     return (given[0].float(), *given[1:])
+
+
+def check_blocks(model: nn.Module, name: str) -> None:
+    """See that the 4-bit kernel is right for each shape that a model has.
+
+    Raises:
+        InputError: for one of them it is not.
+    """
+    states = [(getattr(p, "quant_state", None), p) for p in model.parameters()]
+    for state, weight in {s.shape: (s, p) for s, p in states if s is not None}.values():
+        import bitsandbytes
+
+        found = bitsandbytes.functional.dequantize_4bit(weight.data, state)
+        if not torch.allclose(found, decoded_nf4(weight).to(found.dtype), rtol=1e-2):
+            rows, columns = state.shape
+            message = f"the nf4 kernel here is wrong for its layers of {rows} x {columns} weights"
+            raise InputError(Problem(name, message, "take precision: int8"))
 
 
 def shared_copy(module: nn.Module) -> nn.Module:
