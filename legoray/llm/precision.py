@@ -95,7 +95,7 @@ def _tried(precision: str) -> str | None:
 
 def _wrong(precision: str, layer: Callable[[Tensor], Tensor], weights: Tensor, held: Tensor) -> str:
     """What differs between a layer and its own dequantized weights; empty where nothing does."""
-    inputs = torch.randn(5, weights.shape[1], device=held.device, requires_grad=True)
+    inputs = torch.randn(5, weights.shape[1]).to(held.device).requires_grad_()
     twin = inputs.detach().clone().requires_grad_()
     found, expected = layer(inputs), F.linear(twin, held)
     found.float().square().sum().backward()
