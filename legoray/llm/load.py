@@ -245,7 +245,7 @@ def _quantization(source: Source, precision: Precision) -> Any:
 def _without_whole_blocks(source: Source) -> list[str]:
     """The linear maps whose rows are not whole blocks of nf4, as patterns of their names.
 
-    They stay in float32: on a CPU bitsandbytes 0.50 reads such rows with their neighbours' scales.
+    They stay in float32: on a CPU bitsandbytes 0.50.2 decodes such rows wrongly.
     """
     from transformers import AutoModel
 
