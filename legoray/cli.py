@@ -37,7 +37,7 @@ Template = Annotated[
 ]
 Length = Annotated[int, typer.Option(help="Tokens of a text at most.")]
 Pooling = Annotated[str, typer.Option(help="mean, cls or last.")]
-Precision = Annotated[str, typer.Option(help="float32, bfloat16 or int8.")]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16, int8 or nf4.")]
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 
 

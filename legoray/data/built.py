@@ -40,7 +40,12 @@ def quietly(message: str) -> None:
 
 
 def ensure_folder(
-    folder: Path, make: Callable[[Path], None], what: str, say: Say = quietly
+    folder: Path,
+    make: Callable[[Path], None],
+    what: str,
+    say: Say = quietly,
+    *,
+    setting: str = "LEGORAY_HOME",
 ) -> None:
     """See that a folder is there and whole; one process makes it, the others wait.
 
@@ -49,17 +54,19 @@ def ensure_folder(
         make: writes the content into an empty folder; called only where there is none yet.
         what: to call the content in messages, such as `stored codes`.
         say: told who is waited for.
+        setting: the environment's variable that moves the folder elsewhere.
 
     Raises:
         InputError: the folder cannot be written, or is damaged; or what `make` raises.
     """
     if not folder.exists():
-        with locked(folder, f"another process makes these {what}; waiting for it", say):
+        waiting = f"another process makes these {what}; waiting for it"
+        with locked(folder, waiting, say, setting=setting):
             if not folder.exists():
                 try:
                     _make(folder, make)
                 except OSError as error:
-                    raise _unwritable(folder.parent, error) from None
+                    raise _unwritable(folder.parent, error, setting) from None
     check_folder(folder, what)
 
 
@@ -113,13 +120,16 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def locked(folder: Path, waiting: str, say: Say) -> Iterator[None]:
+def locked(
+    folder: Path, waiting: str, say: Say, *, setting: str = "LEGORAY_HOME"
+) -> Iterator[None]:
     """Hold the folder's lock; it is freed if its holder dies.
 
     Args:
         folder: which need not be there.
         waiting: said where another process holds it.
         say: told so.
+        setting: the environment's variable that moves the folder elsewhere.
 
     Raises:
         InputError: the folder above cannot be written.
@@ -134,7 +144,7 @@ def locked(folder: Path, waiting: str, say: Say) -> Iterator[None]:
             say(waiting)
             lock.acquire()
     except OSError as error:
-        raise _unwritable(folder.parent, error) from None
+        raise _unwritable(folder.parent, error, setting) from None
     try:
         yield
     finally:
@@ -154,8 +164,8 @@ def _file_checksum(path: Path) -> str:
     return f"{value:08x}"
 
 
-def _unwritable(store: Path, error: OSError) -> InputError:
-    hint = "free some space, or set LEGORAY_HOME to another disk"
+def _unwritable(store: Path, error: OSError, setting: str) -> InputError:
+    hint = f"free some space, or set {setting} to another disk"
     return InputError(Problem(str(store), f"cannot be written: {error.strerror}", hint))
 
 

@@ -42,7 +42,7 @@ class StateRecipe:
     split: int  # from 0 (embeddings) to the number of layers
     template: str  # such as "{title} ({category})": attribute names in braces
     length: int  # tokens of the whole text at most, special tokens included
-    precision: str  # float32 | bfloat16 | int8: how the lower layers are computed
+    precision: str  # float32 | bfloat16 | int8 | nf4: how the lower layers are computed
     store_dtype: str = "bfloat16"
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from legoray.errors import InputError, Problem
+from legoray.records import SHARED
 
 CONVERSION = 1  # goes up when the same file would give another copy
 ENDING = ".gguf"
@@ -100,6 +101,8 @@ def _convert(file: Path, folder: Path) -> None:
             Problem(str(file), message, "pip install gguf, if it is missing")
         ) from None
     else:
+        for path in working.iterdir():
+            path.chmod(SHARED)
         os.replace(working, folder)
     finally:
         shutil.rmtree(working, ignore_errors=True)

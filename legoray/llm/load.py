@@ -1,18 +1,22 @@
 """Load a language model, frozen, and its tokenizer; once per process.
 
 What is loaded here is shared by every later trial of the process and never changed: operators work
-on copies of the layers that they adapt.
+on copies of the layers that they adapt. On a CPU its weights are mapped from files that all
+processes of the node share (`legoray.llm.nodecopy`).
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,9 +29,19 @@ from legoray.llm.catalogue import (
     tokenizer_checksum,
     weights_checksum,
 )
+from legoray.llm.nodecopy import needs_copy, node_copy
+from legoray.llm.precision import (
+    BLOCK,
+    QUANTIZED,
+    Precision,
+    device_of_bases,
+    first_line,
+    precision_problem,
+)
+from legoray.llm.quantized import bytes_of, check_blocks, is_quantized, make_steady
 from legoray.llm.split import check_split
+from legoray.records import SHARED
 
-Precision = Literal["float32", "bfloat16", "int8"]
 _SHARED_LAYERS = ("albert",)
 _NOT_WITHOUT_LAYERS = ("deberta", "deberta-v2")
 
@@ -115,7 +129,8 @@ def text_config(source: Source) -> Any:
     except Exception as error:  # the library checks a file by many kinds of exceptions
         raise InputError(
             Problem(
-                str(source.folder / "config.json"), f"transformers cannot read it: {_first(error)}"
+                str(source.folder / "config.json"),
+                f"transformers cannot read it: {first_line(error)}",
             )
         ) from None
     return config.get_text_config()
@@ -126,23 +141,31 @@ def load_base(name: str, precision: Precision = "float32") -> Base:
 
     Args:
         name: short name, folder or hub id.
-        precision: `float32` and `bfloat16` hold and compute in that type; `int8` holds the linear
-            layers in 8 bits (LLM.int8, arXiv 2208.07339) and computes in float32 on a CPU, so that
-            the numbers do not depend on what the processor has.
+        precision: see `legoray.llm.precision`. The first process of a node that asks for a
+            quantized model converts it and keeps the result; on a GPU each holds its own copy.
 
     Raises:
-        InputError: as `facts`; or the weights are damaged; or the family cannot be split exactly.
+        InputError: as `facts`; or the weights are damaged; or the family cannot be split exactly;
+            or this machine cannot compute in that precision; or the converted weights cannot be
+            kept (`DamagedError` where they were damaged).
     """
     facts(name)
+    problem = precision_problem(precision)
+    if problem:
+        raise InputError(Problem(name, problem))
     source = locate(name)
     return _load(source, precision, weights_checksum(source))
 
 
-@functools.lru_cache(maxsize=3)  # one model in each precision
+@functools.lru_cache(maxsize=4)  # one model in each precision
 def _load(source: Source, precision: Precision, checksum: str) -> Base:
-    model = _read_weights(source, precision)
+    folder = source.folder
+    if needs_copy(source, precision):
+        convert = functools.partial(_convert, source, precision)
+        folder = node_copy(source, precision, checksum, convert)
+    model = _read_weights(folder, precision)
     model.requires_grad_(False).eval()
-    settle_quantized(model)
+    make_steady(settle_quantized(model))
     config: Any = model.config
     text = config.get_text_config()
     layers = int(text.num_hidden_layers)
@@ -150,22 +173,45 @@ def _load(source: Source, precision: Precision, checksum: str) -> Base:
     return Base(source, model, layers, int(text.hidden_size), output, precision)
 
 
-def _read_weights(source: Source, precision: Precision) -> nn.Module:
+def base_bytes(base: Base) -> int:
+    """Bytes of a base's parameters and buffers, the scales of quantized weights included."""
+    return bytes_of(base.model)
+
+
+def _convert(source: Source, precision: Precision, folder: Path) -> None:
+    """Write a model's weights in another precision."""
+    from safetensors import SafetensorError
+
+    quantization = _quantization(source, precision) if precision in QUANTIZED else None
+    model: Any = _read_weights(source.folder, precision, quantization)
+    check_blocks(model, source.name)
+    try:
+        with quiet():
+            model.save_pretrained(folder)
+    except SafetensorError as error:  # the disk is full
+        raise OSError(errno.EIO, first_line(error)) from None
+    for path in folder.iterdir():
+        path.chmod(SHARED)
+
+
+def _read_weights(folder: Path, precision: Precision, quantization: Any = None) -> nn.Module:
+    """The model in a folder; where it lies there in this precision, mapped and not copied."""
     quiet_libraries()
     from safetensors import SafetensorError
-    from transformers import AutoModel, BitsAndBytesConfig
+    from transformers import AutoModel
 
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     options: dict[str, Any] = {"dtype": dtype}
-    if precision == "int8":
-        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
-        options["device_map"] = {"": "cuda:0" if torch.cuda.is_available() else "cpu"}
+    if precision in QUANTIZED:
+        options["device_map"] = {"": str(device_of_bases())}
+    if quantization is not None:
+        options["quantization_config"] = quantization
     try:
         # the library draws random numbers for weights that it then overwrites: a trial must not
         # see other numbers because the model was already in memory
         with torch.random.fork_rng(devices=[]), quiet():
             model, loading = AutoModel.from_pretrained(
-                source.folder,
+                folder,
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
@@ -174,32 +220,61 @@ def _read_weights(source: Source, precision: Precision) -> nn.Module:
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             Problem(
-                str(source.folder),
-                f"cannot be loaded as a language model: {_first(error)}",
+                str(folder),
+                f"cannot be loaded as a language model: {first_line(error)}",
                 "fetch the weights again if they are damaged",
             )
         ) from None
-    _check_complete(source, {*loading["missing_keys"], *map(str, loading["mismatched_keys"])})
+    _check_complete(folder, {*loading["missing_keys"], *map(str, loading["mismatched_keys"])})
     return model
 
 
-def _check_complete(source: Source, missing: set[str]) -> None:
+def _quantization(source: Source, precision: Precision) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=_without_whole_blocks(source) or None,
+    )
+
+
+def _without_whole_blocks(source: Source) -> list[str]:
+    """The linear maps whose rows are not whole blocks of nf4, as patterns of their names.
+
+    They stay in float32: on a CPU bitsandbytes 0.50.2 decodes such rows wrongly.
+    """
+    from transformers import AutoModel
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), quiet():
+        model = AutoModel.from_config(text_config(source), trust_remote_code=False)
+    return [
+        f"{re.escape(name)}$"
+        for name, module in model.named_modules()
+        if type(module).__name__ in {"Linear", "Conv1D"} and _columns(module) % BLOCK
+    ]
+
+
+def _columns(module: Any) -> int:
+    """How many inputs a linear map has; GPT-2's hold their weights the other way round."""
+    shape = module.weight.shape
+    return int(shape[0] if type(module).__name__ == "Conv1D" else shape[1])
+
+
+def _check_complete(folder: Path, missing: set[str]) -> None:
     """The library fills weights that a file lacks with random numbers: never train on those."""
     lacking = sorted(name for name in missing if not name.startswith("pooler."))
     if lacking:
         raise InputError(
             Problem(
-                str(source.folder),
+                str(folder),
                 f"the weights lack {len(lacking)} tensors, such as {lacking[0]}",
                 "the files do not fit the config.json; fetch the model again",
             )
         )
-
-
-def _first(error: Exception) -> str:
-    """The first line of an error that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def load_tokenizer(name: str) -> Any:
@@ -224,18 +299,18 @@ def _tokenizer(source: Source, checksum: str) -> Any:
             )
     except Exception as error:  # the tokenizers library raises bare Exceptions for damaged files
         raise InputError(
-            Problem(str(source.folder), f"its tokenizer cannot be loaded: {_first(error)}")
+            Problem(str(source.folder), f"its tokenizer cannot be loaded: {first_line(error)}")
         ) from None
 
 
 def settle_quantized(module: nn.Module) -> nn.Module:
-    """Keep 8-bit layers on the one code path that gives the same numbers always.
+    """Keep quantized layers on the one code path that gives the same numbers always.
 
-    On a CPU, bitsandbytes computes 8-bit layers differently in training and in evaluation mode, and
-    only the former has a gradient. Call this after every `.train()` and `.eval()`.
+    On a CPU, bitsandbytes computes them differently in training and in evaluation mode, and only
+    the former has a gradient. Call this after every `.train()` and `.eval()`.
     """
     for layer in module.modules():
-        if type(layer).__module__.startswith("bitsandbytes."):
+        if is_quantized(layer):
             layer.training = True
     return module
 

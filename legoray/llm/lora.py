@@ -59,7 +59,7 @@ def projections(layer: nn.Module) -> list[str]:
         for name, module in layer.named_modules()
         if getattr(module, "weight", None) is not None
         and type(module).__name__
-        in {"Linear", "Conv1D", "Linear8bitLt", "NonDynamicallyQuantizableLinear"}
+        in {"Linear", "Conv1D", "Linear8bitLt", "Linear4bit", "NonDynamicallyQuantizableLinear"}
     }
     return sorted(names)
 
@@ -135,7 +135,9 @@ def add_lora(layers: nn.ModuleList, settings: LoraSettings) -> None:
         use_rslora=settings.rslora,
     )
     carrier: Any = layers
-    carrier.is_loaded_in_8bit = any(type(m).__name__ == "Linear8bitLt" for m in layers.modules())
+    kinds = {type(module).__name__ for module in layers.modules()}
+    carrier.is_loaded_in_8bit = "Linear8bitLt" in kinds
+    carrier.is_loaded_in_4bit = "Linear4bit" in kinds
     with quiet():
         inject_adapter_in_model(config, layers)
     for parameter in adapters(layers, 0).values():

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from legoray.config import ModelConfig
 from legoray.data.recipes import InputSizes
 from legoray.errors import InputError, Problem
+from legoray.llm.quantized import weights_in
 from legoray.model.base import (
     Batch,
     BehaviorOperator,
@@ -91,7 +92,7 @@ class Recommender(nn.Module):
 
     def parameter_counts(self) -> tuple[int, int]:
         """How many parameters there are, and how many of them are trained."""
-        sizes = [(p.numel(), p.requires_grad) for p in self.parameters()]
+        sizes = [(weights_in(p), p.requires_grad) for p in self.parameters()]
         return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
 

@@ -21,6 +21,7 @@ from legoray.data.recipes import (
     leaves,
 )
 from legoray.errors import InfeasibleError, InputError, Problem
+from legoray.llm.precision import precision_note
 from legoray.model.base import Batch
 from legoray.model.inspect import check_gradients, check_parts
 from legoray.model.recommender import Recommender, new_model, recipes_of
@@ -68,6 +69,7 @@ def check_space(
 
 def _prepare(recipes: Sequence[Recipe], tables: Path, home: Path, say: Say) -> list[Problem]:
     """Make what the space may read and takes long to make; states of one model together."""
+    _note_precisions(recipes, say)
     problems: list[Problem] = []
     states = [recipe for recipe in recipes if isinstance(recipe, StateRecipe)]
     if states:
@@ -78,6 +80,15 @@ def _prepare(recipes: Sequence[Recipe], tables: Path, home: Path, say: Say) -> l
         if isinstance(recipe, VectorRecipe | CodeRecipe | LayersRecipe):
             problems += _problems(lambda one=recipe: shared_features(one, tables, home))  # type: ignore[misc]
     return problems
+
+
+def _note_precisions(recipes: Sequence[Recipe], say: Say) -> None:
+    """Say what is worth knowing of the precisions that language models are held in."""
+    sources = {getattr(r, "source", None) or getattr(r, "vectors", None) or r for r in recipes}
+    for precision in sorted({getattr(source, "precision", "float32") for source in sources}):
+        note = precision_note(precision)
+        if note:
+            say(note)
 
 
 def _problems(attempt: Callable[[], Any]) -> list[Problem]:

@@ -6,6 +6,19 @@ import pytest
 import torch
 from llm_cases import write_model, write_tables
 
+from legoray.llm.gguf import models_folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models(tmp_path_factory):
+    """Copies of the tiny models' weights do not stay on this machine; what was there is used."""
+    folder = tmp_path_factory.mktemp("models")
+    for kept in models_folder().glob("[!.]*"):
+        (folder / kept.name).symlink_to(kept)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEGORAY_MODELS", str(folder))
+        yield
+
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory):

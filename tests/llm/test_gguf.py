@@ -55,6 +55,7 @@ def hidden(base, split):
 def test_it_is_converted_once_and_read_as_any_other(file, models):
     source = locate("smollm2")
     assert source.folder.parent == models
+    assert (source.folder / "model.safetensors").stat().st_mode & 0o044 == 0o044
     known, entry = facts("smollm2"), entries()["smollm2"]
     assert (known.layers, known.hidden_size) == (entry.layers, entry.hidden_size) == (30, 576)
     assert known.family == entry.family

@@ -60,7 +60,7 @@ def test_a_damaged_tokenizer_is_an_input_error(tmp_path, tiny_bert):
         load_tokenizer(str(tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "nf4"])
 def test_loading_is_shared_frozen_and_leaves_random_numbers_alone(tiny_bert, precision):
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -76,6 +76,7 @@ def test_loading_is_shared_frozen_and_leaves_random_numbers_alone(tiny_bert, pre
             "float32": {torch.float32},
             "bfloat16": {torch.bfloat16},
             "int8": {torch.float32, torch.int8},
+            "nf4": {torch.float32, torch.uint8},
         }[precision]
     )
 
@@ -92,20 +93,23 @@ def test_loading_says_nothing(tiny_bert, capfd, recwarn):
     from legoray.llm.load import _load
 
     _load.cache_clear()
-    load_base(tiny_bert, "int8")
+    for precision in ("bfloat16", "int8", "nf4"):
+        load_base(tiny_bert, precision)
     load_tokenizer(tiny_bert)
     assert capfd.readouterr() == ("", "")
     assert not [w for w in recwarn if "bitsandbytes" in str(w.message)]
 
 
-def test_eight_bit_layers_stay_on_one_path_in_both_modes(tiny_bert):
-    model = load_base(tiny_bert, "int8").model
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_quantized_layers_stay_on_one_path_in_both_modes(tiny_bert, precision):
+    model = load_base(tiny_bert, precision).model
     ids = torch.arange(4, 12)[None]
     with torch.no_grad():
         training = settle_quantized(model.train().eval())(input_ids=ids).last_hidden_state
         again = settle_quantized(model.eval())(input_ids=ids).last_hidden_state
     assert torch.equal(training, again)
-    eight_bit = [m for m in model.modules() if type(m).__name__ == "Linear8bitLt"]
-    assert eight_bit
-    assert all(m.training for m in eight_bit)
+    kinds = {"Linear8bitLt", "Linear4bit"}
+    quantized = [m for m in model.modules() if type(m).__name__ in kinds]
+    assert quantized
+    assert all(m.training for m in quantized)
     assert not model.training

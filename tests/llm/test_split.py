@@ -47,7 +47,7 @@ def test_stretches_in_a_row_equal_the_whole(family):
     assert relative_error(states[mask], whole[mask]) < 1e-6
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "nf4"])
 def test_every_split_of_the_real_model_equals_its_own_forward(precision):
     base = load_base("minilm", precision)
     tokenizer = load_tokenizer("minilm")

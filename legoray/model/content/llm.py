@@ -24,6 +24,8 @@ from legoray.llm.lora import (
     resolve_targets,
 )
 from legoray.llm.onequery import OneQuery, plan
+from legoray.llm.precision import Precision, precision_problem
+from legoray.llm.quantized import shared_copy
 from legoray.llm.split import layers_of, run_view, upper_view
 from legoray.llm.text import default_template, template_pieces
 from legoray.llm.tuning import Tune, own_weights, tuning_problem, unfreeze
@@ -45,7 +47,7 @@ class LlmConfig(PartConfig):
         "where it is not given, or head with `lora: null`",
     )
     lora: LoraSettings | None = LoraSettings()  # of `tune: lora`
-    precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    precision: Precision = "float32"
     pooling: Literal["mean", "cls", "last", "attention"] = "mean"
     attention_size: Positive = 128  # of `pooling: attention`
     template: str | None = Field(None, description="all default text attributes where null")
@@ -67,10 +69,11 @@ class LlmConfig(PartConfig):
 class LlmOperator(ContentOperator):
     """Layers N to L of a language model of L layers; the states after N layers are its input.
 
-    The language model's own weights belong to this operator alone, so that nothing can leak from
-    one trial to the next. They are frozen, unless `tune: full` trains those of layers N to L and of
-    the final norm; the embeddings and the layers below N are frozen always, their states being
-    stored. At `N = L` nothing is left but the head.
+    The language model's own weights are frozen and lie in memory once for all operators; the layers
+    around them and the adapters belong to this operator alone, so that nothing can leak from one
+    trial to the next. With `tune: full` the operator has its own copy of the weights of layers N to
+    L and of the final norm, and trains it. The embeddings and the layers below N are frozen always,
+    their states being stored. At `N = L` nothing is left but the head.
     """
 
     Config: ClassVar[type[PartConfig]] = LlmConfig
@@ -87,7 +90,8 @@ class LlmOperator(ContentOperator):
         self.full = config.tune == "full"
         self.upper: nn.Module | None = None
         if self.count:
-            self.upper = copy.deepcopy(upper_view(base.model, base.layers, self.first))
+            view = upper_view(base.model, base.layers, self.first)
+            self.upper = copy.deepcopy(view) if self.full else shared_copy(view)
             if config.tune == "full":
                 unfreeze(self.upper)
             elif config.lora is not None:
@@ -140,7 +144,9 @@ class LlmOperator(ContentOperator):
         except ValueError as error:
             found.append(str(error))
         if config.lora is not None and config.lora.dora and config.precision == "int8":
-            found.append("lora.dora does not work on int8 weights: take float32 or bfloat16")
+            found.append("lora.dora does not work on int8 weights: take nf4, bfloat16 or float32")
+        lacking = precision_problem(config.precision)
+        found += [lacking] if lacking else []
         frozen = tuning_problem(config.tune, config.precision)
         found += [frozen] if frozen else []
         if known.positions is not None and config.length > known.positions:
@@ -200,7 +206,7 @@ class LlmOperator(ContentOperator):
         return masked_mean(hidden, mask)
 
     def train(self, mode: bool = True) -> LlmOperator:
-        """As every module's, and the 8-bit layers stay on their one path."""
+        """As every module's, and the quantized layers stay on their one path."""
         super().train(mode)
         settle_quantized(self)
         return self

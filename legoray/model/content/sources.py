@@ -12,6 +12,7 @@ from legoray.data.recipes import VectorSource
 from legoray.errors import InputError, Problem
 from legoray.llm.catalogue import folder_problem
 from legoray.llm.load import facts
+from legoray.llm.precision import Precision, precision_problem
 from legoray.llm.text import default_template, template_pieces
 from legoray.model.base import PartConfig
 
@@ -22,7 +23,7 @@ class PooledConfig(PartConfig):
     template: str | None = Field(None, description="all default text attributes where null")
     length: Annotated[int, Field(ge=3)] = Field(64, description="tokens, special ones included")
     pooling: Literal["mean", "cls", "last"] = "mean"
-    precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    precision: Precision = "float32"
 
 
 def template_of(config: PooledConfig, text: tuple[str, ...]) -> str:
@@ -57,6 +58,8 @@ def model_problems(model: str, config: PooledConfig) -> list[str]:
             found.append(f"length {config.length}: {model} reads {positions} tokens")
     except InputError as error:
         found += [str(problem) for problem in error.problems]
+    lacking = precision_problem(config.precision)
+    found += [lacking] if lacking else []
     try:
         template_pieces(config.template if config.template is not None else "{title}")
     except ValueError as error:
