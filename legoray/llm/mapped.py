@@ -29,7 +29,7 @@ class MappedRows:
         return self.blocks[0].shape[1]
 
     def gather(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """States `[N, L, H]` of `items [N]` (from 0), padded with zeros, and their mask `[N, L]`."""
+        """States `[N, L, H]` of `items [N]` (from 0), padded by zeros; their mask `[N, L]`."""
         block = self.block[items]
         count = self.count[items]
         width = int(count.max()) if len(items) else 1

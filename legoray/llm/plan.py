@@ -9,6 +9,7 @@ and the numbers are the same to the bit.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ def text_digests(encoded: Encoded) -> Digests:
     ends = (encoded.offsets * 8).tolist()
     found = b"".join(
         hashlib.blake2b(raw[start:end], digest_size=16).digest()
-        for start, end in zip(ends, ends[1:], strict=False)
+        for start, end in itertools.pairwise(ends)
     )
     return np.frombuffer(found, "S16")
 

@@ -22,7 +22,7 @@ from legoray.data.engine import ray_data
 from legoray.errors import InputError, Problem
 from legoray.llm.blocks import compute_block, write_blocks
 from legoray.llm.compute import Lower, NotFiniteError
-from legoray.llm.load import facts, load_base
+from legoray.llm.load import facts, load_base, quiet
 from legoray.llm.text import Encoded
 from legoray.llm.units import Unit, key_of_unit
 
@@ -80,17 +80,19 @@ def run_on_ray(work: Work) -> Iterator[Outcome]:
     actors = ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count)
     keys = [key_of_unit(unit) for unit in work.units]
     told = {"units": work.units, "folders": work.folders, "keys": keys, "threads": cpus}
-    results = data.from_items(_rows(work), override_num_blocks=len(work.jobs)).map_batches(
-        BlockActor,
-        fn_constructor_kwargs=told,
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=actors,
-        num_cpus=cpus,
-        num_gpus=gpus,
-        max_restarts=2,
-        max_task_retries=2,
-    )
+    rows = data.from_items(_rows(work), override_num_blocks=len(work.jobs))
+    with quiet():  # Ray wants other names for the last two, and has none yet
+        results = rows.map_batches(
+            BlockActor,
+            fn_constructor_kwargs=told,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=actors,
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=2,
+            max_task_retries=2,
+        )
     try:
         for row in results.iter_rows():
             bad = (row["text"], row["layer"]) if row["layer"] >= 0 else None

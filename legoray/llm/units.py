@@ -11,6 +11,9 @@ the template, the length, the layers, the pooling, the precision and the type th
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +27,7 @@ from legoray.data.recipes import (
     VectorRecipe,
     VectorSource,
 )
+from legoray.data.tensorfile import UNFINISHED
 from legoray.errors import DamagedError, InputError, Problem
 from legoray.llm.catalogue import locate, tokenizer_checksum, weights_checksum
 from legoray.llm.load import facts
@@ -178,9 +182,28 @@ def open_unit(store: Path, unit: Unit) -> Path:
     meta = meta_of(unit)
     folder = store / digest(meta.model_dump(), 24)
     if not folder.exists():
-        write_json(folder / META, meta)
+        _make(folder, meta)
     check_meta(folder, meta)
     return folder
+
+
+def _make(folder: Path, meta: UnitMeta) -> None:
+    """A folder with its `meta.json`, in one step: whoever comes first makes it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{folder.name}-", dir=folder.parent))
+        working.chmod(0o755)
+        write_json(working / META, meta)
+        try:
+            os.rename(working, folder)
+        except OSError:
+            shutil.rmtree(working, ignore_errors=True)
+            if not folder.exists():
+                raise
+    except OSError as error:
+        hint = "free some space, or set LEGORAY_HOME to another disk"
+        message = f"cannot be written: {error.strerror}"
+        raise InputError(Problem(str(folder.parent), message, hint)) from None
 
 
 def check_meta(folder: Path, meta: UnitMeta) -> None:

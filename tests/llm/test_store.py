@@ -339,7 +339,7 @@ def test_new_items_append_and_nothing_is_computed_again(
 
 
 def test_gathering_over_many_blocks_equals_one(tmp_path, home, item_tables, tiny_bert, monkeypatch):
-    (one,) = [open_states(recipe_of(tiny_bert), item_tables, tmp_path / "one")]
+    one = open_states(recipe_of(tiny_bert), item_tables, tmp_path / "one")
     monkeypatch.setattr(build, "block_size", lambda length, width: 1)
     many = open_states(recipe_of(tiny_bert), item_tables, home)
     assert (len(one.rows.blocks), len(many.rows.blocks)) == (1, 7)
@@ -361,7 +361,7 @@ def test_ray_data_gives_what_this_process_gives(
     folders = ensure_states(recipes, item_tables, home, said.append)
     assert any("computed by Ray Data" in message for message in said)
     broken = broken_model(tmp_path / "broken", tiny_bert)
-    with pytest.raises(InputError, match="item N4: .*'Markets .money.'"):
+    with pytest.raises(InputError, match=r"item N4: .*Markets \(money\)"):
         ensure_states(recipe_of(broken), item_tables, home)
     monkeypatch.setenv("LEGORAY_RAY_DATA", "never")
     alone = ensure_states(recipes, item_tables, tmp_path / "alone")
