@@ -58,5 +58,7 @@ def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 
 def is_network(kind: str) -> bool:
-    """Whether a type of file system is a network's."""
+    """Whether a type of file system is a network's; a container's own layers are not."""
+    if kind == "fuse.fuse-overlayfs":
+        return False
     return any(kind.startswith(name) if name.endswith(".") else kind == name for name in _NETWORK)

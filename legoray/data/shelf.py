@@ -84,7 +84,7 @@ def to_remove(
     Raises:
         InputError: a key is nobody's, or several folders'.
     """
-    named = {_named(found, key).folder for key in keys}
+    named = {one.folder for key in keys for one in _named(found, key)}
     limit = time.time() - unused if unused is not None else None
     over = sum(one.size for one in found) - keep if keep is not None else 0
     chosen = []
@@ -117,12 +117,13 @@ def remove(chosen: Sequence[Stored], say: Say = quietly) -> None:
                 raise InputError(Problem(str(one.folder), message)) from None
 
 
-def _named(found: Sequence[Stored], key: str) -> Stored:
+def _named(found: Sequence[Stored], key: str) -> list[Stored]:
+    """What a key names: a folder, with this node's copy of it where there is one."""
     matching = [one for one in found if key and one.key.startswith(key)]
-    if len(matching) == 1:
-        return matching[0]
+    if len({one.key for one in matching}) == 1:
+        return matching
     if matching:
-        keys = ", ".join(one.key for one in matching)
+        keys = ", ".join(dict.fromkeys(one.key for one in matching))
         raise InputError(Problem(key, f"stands for several: {keys}", "write more of it"))
     close = nearest(key, [one.key for one in found])
     hint = f"did you mean '{close}'?" if close else "`legoray store list` shows the keys"

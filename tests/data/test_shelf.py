@@ -106,6 +106,7 @@ def test_a_nodes_copies_are_listed_and_removed(filled, tmp_path, monkeypatch):
     (copy,) = [one for one in stored(filled) if one.kind == "copy"]
     assert "1,936 texts" in copy.content
     assert "not finished" not in copy.content
+    assert len(to_remove(stored(filled), keys=["aaa"])) == 2
     remove([copy])
     assert not copy.folder.exists()
     assert (filled / "states" / "aaa1").exists()
