@@ -1,6 +1,7 @@
 """What the shared caches hold, and making room: the least used goes first.
 
-A folder of hidden states, pooled states or codes is stamped when it is opened (`note_use`); what
+A folder of hidden states (one per model, layer, template and so on, whatever the texts), a node's
+own copy of one, or a folder of codes is stamped when it is opened (`note_use`); what
 was never opened since it was made counts as used then. Removing one loses no result: whoever needs
 it again computes it again. Processes that have it open keep it until they close it.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import time
@@ -17,10 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from legoray.data.built import locked, quietly
-from legoray.errors import InputError, Problem, nearest
+from legoray.data.built import Say, locked, quietly
+from legoray.data.nodedisk import node_cache
+from legoray.data.tensorfile import read_header
+from legoray.errors import DamagedError, InputError, Problem, nearest
 
-KINDS = ("states", "pooled", "codes")
+KINDS = ("states", "pooled", "codes")  # `pooled` is of older versions alone
+COPY = "copy"  # of hidden states, on this node
 STAMP = "used"  # its time is when the folder was last opened
 
 
@@ -48,13 +53,17 @@ def note_use(folder: Path) -> None:
 
 def stored(home: Path) -> list[Stored]:
     """Everything in the shared caches, what was used last at the end."""
+    places = [(kind, home / kind) for kind in KINDS]
+    copies = node_cache(home)
+    if copies is not None:
+        places.append((COPY, copies))
     found = [
         _described(kind, folder)
-        for kind in KINDS
-        for folder in sorted((home / kind).glob("[!.]*"))
+        for kind, place in places
+        for folder in sorted(place.glob("[!.]*"))
         if folder.is_dir()
     ]
-    return sorted(found, key=lambda one: (one.used, one.key))
+    return sorted(found, key=lambda one: (one.used, one.key, one.kind))
 
 
 def to_remove(
@@ -75,7 +84,7 @@ def to_remove(
     Raises:
         InputError: a key is nobody's, or several folders'.
     """
-    named = {_named(found, key).folder for key in keys}
+    named = {one.folder for key in keys for one in _named(found, key)}
     limit = time.time() - unused if unused is not None else None
     over = sum(one.size for one in found) - keep if keep is not None else 0
     chosen = []
@@ -86,16 +95,21 @@ def to_remove(
     return chosen
 
 
-def remove(chosen: Sequence[Stored]) -> None:
+def remove(chosen: Sequence[Stored], say: Say = quietly) -> None:
     """Remove folders; each is gone for all readers at once.
+
+    Args:
+        chosen: of `stored`.
+        say: told who is waited for.
 
     Raises:
         InputError: one cannot be removed.
     """
     for one in chosen:
-        gone = one.folder.with_name(f".building-{one.key}-removed")  # swept away if left over
-        with locked(one.folder, f"{one.key} is being made; waiting", quietly):
+        gone = one.folder.with_name(f".building-{one.key}-removed")
+        with locked(one.folder, f"{one.key} is being made; waiting until it is whole", say):
             try:
+                shutil.rmtree(gone, ignore_errors=True)  # of a removal that was killed
                 os.replace(one.folder, gone)
                 shutil.rmtree(gone)
             except OSError as error:
@@ -103,12 +117,13 @@ def remove(chosen: Sequence[Stored]) -> None:
                 raise InputError(Problem(str(one.folder), message)) from None
 
 
-def _named(found: Sequence[Stored], key: str) -> Stored:
+def _named(found: Sequence[Stored], key: str) -> list[Stored]:
+    """What a key names: a folder, with this node's copy of it where there is one."""
     matching = [one for one in found if key and one.key.startswith(key)]
-    if len(matching) == 1:
-        return matching[0]
+    if len({one.key for one in matching}) == 1:
+        return matching
     if matching:
-        keys = ", ".join(one.key for one in matching)
+        keys = ", ".join(dict.fromkeys(one.key for one in matching))
         raise InputError(Problem(key, f"stands for several: {keys}", "write more of it"))
     close = nearest(key, [one.key for one in found])
     hint = f"did you mean '{close}'?" if close else "`legoray store list` shows the keys"
@@ -132,13 +147,31 @@ def _words(kind: str, folder: Path) -> str:
     """What a folder holds; said to be damaged where it does not say."""
     if kind == "codes":
         return "codes by residual k-means"
+    if kind == "pooled" or (folder / "states.safetensors").exists():
+        return "of an older version of LegoRay: nothing reads it"
     try:
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        layers = meta.get("layers")
-        after = f"pooled after {len(layers)} layers" if layers else f"after layer {meta['split']}"
+        first, last = meta["layers"][0], meta["layers"][-1]
+        after = f"layers {first} to {last}" if last > first else f"layer {last}"
+        pooled = f"{meta['pooling']}-pooled " if meta["pooling"] else ""
         return (
-            f"{meta['model']} {after}, {meta['items']:,} items, '{meta['template']}', "
+            f"{meta['model']} {pooled}after {after}, {_texts(folder)}, '{meta['template']}', "
             f"{meta['length']} tokens, {meta['precision']}, stored in {meta['dtype']}"
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, DamagedError):
         return "damaged: it does not say what it is"
+
+
+def _texts(folder: Path) -> str:
+    """How many texts the blocks hold, what their type costs, and whether they are finished."""
+    notes = [
+        read_header(file, "hidden states").note
+        for file in (folder / "blocks").glob("[!.]*.safetensors")
+    ]
+    squares = sum(float(note["squares"]) for note in notes)
+    errors = sum(float(note["errors"]) for note in notes)
+    said = f"{sum(int(note['texts']) for note in notes):,} texts"
+    if errors:
+        said += f" with an error of {math.sqrt(errors / squares):.2%}"
+    shared = (folder / "sets").is_dir()
+    return said if shared or folder.parent.name != "states" else f"{said} (not finished)"

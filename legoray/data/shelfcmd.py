@@ -63,7 +63,7 @@ def prune(
         unused=None if unused is None else _number(unused, _SECONDS, "--unused", "30d"),
     )
     if not dry_run:
-        remove(chosen)
+        remove(chosen, say)
     for one in chosen:
         say(f"{'would remove' if dry_run else 'removed'} {one.key[:12]}  {one.content}")
     freed = sum(one.size for one in chosen) / 1e6

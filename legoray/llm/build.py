@@ -1,153 +1,186 @@
-"""Computing folders of the store: several layers in one pass, whole or not at all.
+"""Computing what the store lacks: block by block, several units in one pass.
 
-Work goes on in a folder whose name begins with `.building-`; only when its file is complete, synced
-and its checksum noted does it get its real name. What a killed process left is swept away by the
-next one that computes the same states.
+Each block is whole on the disk before the next one is counted as done, so that whoever starts again
+after a kill computes the rest alone. One process drives the work on a unit; the others wait.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from torch import Tensor
 
-from legoray.data.built import Say, working_folder
-from legoray.data.recipes import StateRecipe
+from legoray.data.built import Say
+from legoray.data.tensorfile import UNFINISHED, read_header
 from legoray.errors import InputError, Problem
-from legoray.llm.catalogue import locate, tokenizer_checksum, weights_checksum
-from legoray.llm.compute import run_texts
-from legoray.llm.load import Base, load_base, load_tokenizer
-from legoray.llm.statefile import META, STATES, StateMeta, StateWriter, file_size
+from legoray.llm.blocks import (
+    block_file,
+    block_name,
+    compute_block,
+    known_texts,
+    look_up,
+    set_file,
+    write_blocks,
+    write_set,
+)
+from legoray.llm.compute import Lower, NotFiniteError
+from legoray.llm.load import facts, load_base, load_tokenizer
+from legoray.llm.plan import Digests, Job, block_size, part_of, plan_blocks, text_digests
+from legoray.llm.spread import Outcome, run_on_ray, use_ray
 from legoray.llm.text import Encoded, encode, texts_fingerprint
-from legoray.records import write_json
+from legoray.llm.units import WHAT, Unit
 
-STORE_VERSION = 1
 _SPARE = 64 * 2**20  # bytes to leave free on the disk
 _SECONDS_BETWEEN_NEWS = 15.0
+Describe = Callable[[int], tuple[str, str]]
 
 
-def identity_of(recipe: StateRecipe, texts: str) -> dict[str, str | int]:
-    """Everything that decides the hidden states of texts with this fingerprint."""
-    source = locate(recipe.model)
-    return {
-        "version": STORE_VERSION,
-        "model": source.id,
-        "revision": source.revision,
-        "weights": weights_checksum(source),
-        "tokenizer": tokenizer_checksum(source),
-        "texts": texts,
-        "template": recipe.template,
-        "length": recipe.length,
-        "split": recipe.split,
-        "precision": recipe.precision,
-        "dtype": recipe.store_dtype,
-    }
+@dataclass(frozen=True)
+class Work:
+    """What is to be computed of some texts, for units of one family."""
+
+    units: tuple[Unit, ...]
+    folders: tuple[Path, ...]
+    encoded: Encoded
+    digests: Digests
+    jobs: tuple[Job, ...]
+
+    @property
+    def texts(self) -> int:
+        """How many texts some unit lacks."""
+        return len(np.unique(np.concatenate([job.texts for job in self.jobs])))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all blocks."""
+        return sum(int(self.encoded.lengths[job.texts].sum()) for job in self.jobs)
+
+    def bytes_of(self, width: int) -> int:
+        """Bytes that the blocks will have, where a state has `width` numbers."""
+        total = 0
+        for job in self.jobs:
+            tokens = int(self.encoded.lengths[job.texts].sum())
+            for number in job.units:
+                unit = self.units[number]
+                rows = len(job.texts) * len(unit.layers) if unit.pooling else tokens
+                total += rows * width * (4 if unit.dtype == "float32" else 2)
+                total += 24 * len(job.texts)
+        return total
 
 
-def width_after(base: Base, split: int) -> int:
-    """The size of the hidden states after `split` layers."""
-    return base.output_size if split == base.layers else base.hidden_size
-
-
-def build_states(
-    folders: Mapping[StateRecipe, Path], texts: pa.Array, key_of: Callable[[int], str], say: Say
-) -> None:
-    """Compute the folders of recipes that differ in the split alone.
+def build(folders: Mapping[Unit, Path], texts: pa.Array, describe: Describe, say: Say) -> None:
+    """Compute what units of one family lack of some texts, and write the lists of these texts.
 
     Args:
-        folders: recipe -> its folder, which does not exist yet; the caller holds the lock.
+        folders: unit -> its folder; the caller holds their locks.
         texts: the filled-in templates of all items.
-        key_of: row -> the item's key, for an error.
+        describe: row -> the item's key and text, for an error.
         say: told what is done.
 
     Raises:
         InputError: the disk is full or cannot be written; a hidden state is NaN or infinite.
+        DamagedError: a stored block is cut short.
     """
-    recipe = next(iter(folders))
-    encoded = encode(load_tokenizer(recipe.model), texts, recipe.length)
-    base = load_base(recipe.model, recipe.precision)  # type: ignore[arg-type]
-    store = next(iter(folders.values())).parent
-    sizes = {
-        r: file_size(len(texts), len(encoded.ids), width_after(base, r.split), r.store_dtype)
-        for r in folders
-    }
-    _check_disk(store, sum(sizes.values()))
-    say(_news(recipe, sorted(r.split for r in folders), encoded, sum(sizes.values())))
-    started = time.monotonic()
     try:
-        _write(folders, base, encoded, texts, key_of, say)
+        _sweep(folders.values())
+        work = plan(folders, texts)
+        if work.jobs:
+            _compute(work, describe, say)
+        for folder in folders.values():
+            names, places = look_up(known_texts(folder), work.digests)
+            write_set(set_file(folder, texts_fingerprint(texts)), names, places)
     except OSError as error:
-        raise InputError(Problem(str(store), f"cannot be written: {error.strerror}")) from None
-    say(f"{recipe.model}: hidden states stored in {time.monotonic() - started:.1f} s")
+        store = next(iter(folders.values())).parent
+        hint = "free some space, or set LEGORAY_HOME to another disk"
+        message = f"cannot be written: {error.strerror}"
+        raise InputError(Problem(str(store), message, hint)) from None
 
 
-def _write(
-    folders: Mapping[StateRecipe, Path],
-    base: Base,
-    encoded: Encoded,
-    texts: pa.Array,
-    key_of: Callable[[int], str],
-    say: Say,
-) -> None:
-    working = {recipe: working_folder(folder) for recipe, folder in folders.items()}
-    try:
-        writers = {
-            r.split: StateWriter(
-                working[r] / STATES, encoded.offsets, width_after(base, r.split), r.store_dtype
-            )
-            for r in folders
-        }
+def plan(folders: Mapping[Unit, Path], texts: pa.Array) -> Work:
+    """What is to be computed."""
+    family = next(iter(folders)).family
+    encoded = encode(load_tokenizer(family.model), texts, family.length)
+    digests = text_digests(encoded)
+    known = [known_texts(folder).digests for folder in folders.values()]
+    size = block_size(family.length, facts(family.model).hidden_size)
+    jobs = plan_blocks(encoded, digests, known, size)
+    return Work(tuple(folders), tuple(folders.values()), encoded, digests, tuple(jobs))
 
-        def sink(split: int, positions: NDArray[np.int64], states: Tensor) -> None:
-            writers[split].write(positions, states)
 
-        run_texts(
-            base,
-            encoded,
-            list(writers),
-            sink,
-            describe=lambda row: (key_of(row), str(texts[row])),
-            progress=spoken(base.source.name, say),
+def _sweep(folders: Iterable[Path]) -> None:
+    """Remove what killed processes left half written."""
+    for folder in folders:
+        for left in (folder / "blocks").glob(f"{UNFINISHED}*"):
+            left.unlink(missing_ok=True)
+
+
+def _compute(work: Work, describe: Describe, say: Say) -> None:
+    family = work.units[0].family
+    size = work.bytes_of(facts(family.model).hidden_size)
+    _check_disk(work.folders[0].parent, size)
+    say(_news(work, size))
+    started = time.monotonic()
+    run = run_on_ray if use_ray(work, say) else run_here
+    total, done = work.tokens, 0
+    told = time.monotonic()
+    for outcome in run(work):
+        _check_outcome(work, outcome, describe)
+        done += int(work.encoded.lengths[work.jobs[outcome.job].texts].sum())
+        if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
+            told = time.monotonic()
+            say(f"{family.model}: {done / total:.0%} of the {WHAT} are computed")
+    say(f"{family.model}: {WHAT} stored in {time.monotonic() - started:.1f} s{_cost(work)}")
+
+
+def run_here(work: Work) -> Iterator[Outcome]:
+    """Compute all blocks in this process, one after another."""
+    family = work.units[0].family
+    lower = Lower(load_base(family.model, family.precision))  # type: ignore[arg-type]
+    for number, job in enumerate(work.jobs):
+        units = [work.units[one] for one in job.units]
+        try:
+            part = part_of(work.encoded, job.texts)
+            gathered = compute_block(lower, units, part, work.digests[job.texts])
+        except NotFiniteError as error:
+            yield Outcome(number, bad=(error.text, error.layer))
+            return
+        write_blocks([work.folders[one] for one in job.units], gathered)
+        yield Outcome(number)
+
+
+def _check_outcome(work: Work, outcome: Outcome, describe: Describe) -> None:
+    if outcome.problems:
+        raise InputError(*outcome.problems)
+    job = work.jobs[outcome.job]
+    family = work.units[0].family
+    if outcome.bad is not None:
+        text, layer = outcome.bad
+        raise not_finite(family.model, family.precision, layer, *describe(int(job.texts[text])))
+    name = block_name(work.digests[job.texts])
+    lost = [n for n in job.units if not block_file(work.folders[n], name).exists()]
+    if lost:
+        where = str(work.folders[lost[0]])
+        message = (
+            f"a worker on {outcome.node or 'this node'} wrote the block {name}; it is not here"
         )
-        fingerprint = texts_fingerprint(texts)
-        for recipe, folder in folders.items():
-            size, checksum = writers[recipe.split].close()
-            meta = _meta(recipe, folder.name, fingerprint, encoded, base, size, checksum)
-            write_json(working[recipe] / META, meta)
-            os.replace(working[recipe], folder)
-    finally:
-        for folder in working.values():
-            shutil.rmtree(folder, ignore_errors=True)
+        hint = "LEGORAY_HOME must be storage that every node sees"
+        raise InputError(Problem(where, message, hint))
 
 
-def _meta(
-    recipe: StateRecipe,
-    key: str,
-    texts: str,
-    encoded: Encoded,
-    base: Base,
-    size: int,
-    checksum: str,
-) -> StateMeta:
-    identity = identity_of(recipe, texts)
-    del identity["version"]
-    return StateMeta.model_validate(
-        {
-            **identity,
-            "key": key,
-            "items": len(encoded.lengths),
-            "tokens": len(encoded.ids),
-            "hidden_size": width_after(base, recipe.split),
-            "size": size,
-            "checksum": checksum,
-        }
+def not_finite(model: str, precision: str, layer: int, key: str, text: str) -> InputError:
+    """The error of a hidden state that is no number."""
+    return InputError(
+        Problem(
+            f"item {key}",
+            f"the hidden states of {model} after layer {layer} are NaN or infinite for "
+            f"the text '{text}'",
+            f"computed in {precision}; try precision: float32, or look at the model's weights",
+        )
     )
 
 
@@ -158,27 +191,35 @@ def _check_disk(store: Path, size: int) -> None:
             Problem(
                 str(store),
                 f"the hidden states need {size / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
-                "free some space, set LEGORAY_HOME to a larger disk, or lower the model's length",
+                "free some space (`legoray store prune`), set LEGORAY_HOME to a larger disk, or "
+                "lower the model's length",
             )
         )
 
 
-def _news(recipe: StateRecipe, splits: list[int], encoded: Encoded, size: int) -> str:
-    after = ", ".join(str(split) for split in splits)
+def _news(work: Work, size: int) -> str:
+    whole = sorted(unit.layers[0] for unit in work.units if not unit.pooling)
+    after = ", ".join(str(layer) for layer in dict.fromkeys(whole))
+    words = [f"after layer {after}"] if whole else []
+    words += [unit.words for unit in work.units if unit.pooling]
+    missing = work.texts
+    known = len(np.unique(work.digests)) - missing
+    texts = f"{missing:,} new texts ({known:,} known)" if known else f"{missing:,} texts"
     return (
-        f"{recipe.model}: computing hidden states after layer {after} of "
-        f"{len(encoded.lengths):,} texts ({len(encoded.ids):,} tokens, {size / 1e6:,.0f} MB)"
+        f"{work.units[0].family.model}: computing {WHAT} {' and '.join(words)} of {texts} "
+        f"({work.tokens:,} tokens, {size / 1e6:,.0f} MB)"
     )
 
 
-def spoken(name: str, say: Say) -> Callable[[float], None]:
-    """Speaks now and then, so that a long pass is seen to move."""
-    told = time.monotonic()
-
-    def progress(share: float) -> None:
-        nonlocal told
-        if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
-            told = time.monotonic()
-            say(f"{name}: {share:.0%} of the hidden states are computed")
-
-    return progress
+def _cost(work: Work) -> str:
+    """What the stored type costs, of the blocks that were computed now."""
+    squares = errors = worst = 0.0
+    for job in work.jobs:
+        name = block_name(work.digests[job.texts])
+        for number in job.units:
+            note = read_header(block_file(work.folders[number], name), WHAT).note
+            squares, errors = squares + float(note["squares"]), errors + float(note["errors"])
+            worst = max(worst, float(note["worst"]))
+    if not errors:
+        return ""
+    return f"; storing bfloat16 costs {(errors / squares) ** 0.5:.2%} (worst row {worst:.2%})"

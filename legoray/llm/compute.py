@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from legoray.errors import InputError, Problem
 from legoray.llm.load import Base, quiet, settle_quantized
 from legoray.llm.split import lower_view, run_view, upper_view
 from legoray.llm.text import Encoded
@@ -25,46 +24,62 @@ Sink = Callable[[int, NDArray[np.int64], Tensor], None]
 _BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072}
 
 
-def run_texts(
-    base: Base,
-    encoded: Encoded,
-    splits: Sequence[int],
-    sink: Sink,
-    *,
-    describe: Callable[[int], tuple[str, str]],
-    progress: Callable[[float], None] = lambda share: None,
-) -> None:
+class NotFiniteError(Exception):
+    """A hidden state is NaN or infinite: of which text, after which layer."""
+
+    def __init__(self, text: int, layer: int) -> None:
+        super().__init__(text, layer)
+        self.text = text
+        self.layer = layer
+
+
+class Lower:
+    """The lower layers of a language model, ready to run; those asked for last are kept."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._splits: tuple[int, ...] = ()
+        self._parts: list[nn.Module] = []
+
+    def parts(self, splits: tuple[int, ...]) -> list[nn.Module]:
+        """The views from each split to the next, the first from the token ids."""
+        if splits != self._splits:
+            self._parts = []  # the old copies leave the device first
+            self._parts = _stretches(self.base, splits, self.device)
+            self._splits = splits
+        return self._parts
+
+    def width(self, split: int) -> int:
+        """The size of the hidden states after `split` layers."""
+        return self.base.output_size if split == self.base.layers else self.base.hidden_size
+
+
+def run_texts(lower: Lower, encoded: Encoded, splits: Sequence[int], sink: Sink) -> None:
     """Compute the hidden states of all texts after each of some layers.
 
     Args:
-        base: the language model.
+        lower: the language model.
         encoded: the texts' tokens.
         splits: after which layers, from 0 (the embeddings) to the number of layers.
-        sink: called with a split, the rows `[M]` of the tokens and their states `[M, H]`.
-        describe: text number -> (key, text), for an error.
-        progress: told the share of tokens done after each batch.
+        sink: called with a split, some texts `[n]` of one length T, and their states `[n, T, H]`.
 
     Raises:
-        InputError: a hidden state is NaN or infinite; the item's key and text are named.
+        NotFiniteError: a hidden state is NaN or infinite.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ordered = sorted(set(splits))
-    parts = _stretches(base, ordered, device)
-    done = 0
-    for rows in _batches(encoded, _BATCH_TOKENS[device.type]):
+    ordered = tuple(sorted(set(splits)))
+    parts = lower.parts(ordered)
+    for rows in _batches(encoded, _BATCH_TOKENS[lower.device.type]):
         positions = encoded.offsets[rows][:, None] + np.arange(encoded.lengths[rows[0]])
-        states = torch.from_numpy(encoded.ids[positions]).to(device)
+        states = torch.from_numpy(encoded.ids[positions]).to(lower.device)
         for split, part in zip(ordered, parts, strict=True):
             with torch.inference_mode(), quiet():
                 states = run_view(part, states, None)
-            _check_finite(base, split, rows, states, describe)
-            sink(split, positions.ravel(), states.flatten(0, 1))
-        done += positions.size
-        progress(done / len(encoded.ids))
+            _check_finite(split, rows, states)
+            sink(split, rows, states)
 
 
-def _stretches(base: Base, splits: list[int], device: torch.device) -> list[nn.Module]:
-    """The views from each split to the next, the first from the token ids."""
+def _stretches(base: Base, splits: Sequence[int], device: torch.device) -> list[nn.Module]:
     home = next(base.model.parameters()).device
     parts = [lower_view(base.model, base.layers, splits[0])]
     for start, stop in itertools.pairwise(splits):
@@ -84,22 +99,7 @@ def _batches(encoded: Encoded, tokens: int) -> Iterator[NDArray[np.int64]]:
         yield from np.split(group, range(size, len(group), size))
 
 
-def _check_finite(
-    base: Base,
-    split: int,
-    rows: NDArray[np.int64],
-    states: Tensor,
-    describe: Callable[[int], tuple[str, str]],
-) -> None:
-    if bool(torch.isfinite(states).all()):
-        return
-    bad = int((~torch.isfinite(states)).flatten(1).any(dim=1).nonzero()[0, 0])
-    key, text = describe(int(rows[bad]))
-    raise InputError(
-        Problem(
-            f"item {key}",
-            f"the hidden states of {base.source.name} after layer {split} are NaN or infinite for "
-            f"the text '{text}'",
-            f"computed in {base.precision}; try precision: float32, or look at the model's weights",
-        )
-    )
+def _check_finite(split: int, rows: NDArray[np.int64], states: Tensor) -> None:
+    if not bool(torch.isfinite(states).all()):
+        bad = int((~torch.isfinite(states)).flatten(1).any(dim=1).nonzero()[0, 0])
+        raise NotFiniteError(int(rows[bad]), split)

@@ -1,16 +1,16 @@
 """The store of hidden states: the lower layers run once per text, and never again.
 
-Everything that decides a hidden state is in its key: the model's id and revision, the checksums of
-its weights and its tokenizer, the template, the texts themselves, the length, the layer, the
-precision, and the type that is stored. All trials, workers and nodes share `<home>/states`; one
-process computes, the others wait for it. A folder appears there whole or not at all, and one that
-was damaged later is an error that says so, not a silent recomputation: whoever shares the store
-should learn of it.
+Everything that decides a hidden state but the text is in the key of its unit
+(`legoray.llm.units`); a text is known by its token ids. All trials, workers and nodes share
+`<home>/states`; one process drives the computation, the others wait for it. States of every token
+and pooled ones (`legoray.llm.pooled`) stand here side by side, and one pass over the texts serves
+all units of a model, a template, a length and a precision. A file that was damaged later is an
+error that says so, not a silent recomputation: whoever shares the store should learn of it.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,15 +19,25 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from legoray.data.built import Say, locked
-from legoray.data.recipes import InputSizes, StateRecipe, States
+from legoray.data.built import Say, locked, quietly
+from legoray.data.recipes import InputSizes, Recipe, StateRecipe, States
 from legoray.data.shelf import note_use
-from legoray.errors import InputError, Problem
-from legoray.llm.build import build_states, identity_of, width_after
-from legoray.llm.catalogue import locate, tokenizer_checksum, weights_checksum
-from legoray.llm.compute import run_texts
+from legoray.errors import InputError
+from legoray.llm.blocks import (
+    block_file,
+    compute_block,
+    known_of,
+    look_up,
+    open_block,
+    read_set,
+    set_file,
+)
+from legoray.llm.build import build, not_finite
+from legoray.llm.compute import Lower, NotFiniteError
 from legoray.llm.load import facts, load_base, load_tokenizer
-from legoray.llm.statefile import map_states, verify
+from legoray.llm.mapped import MappedRows
+from legoray.llm.nodecache import local_folder
+from legoray.llm.plan import block_size, part_of, plan_blocks, text_digests
 from legoray.llm.text import (
     check_attributes,
     encode,
@@ -35,100 +45,99 @@ from legoray.llm.text import (
     template_attributes,
     texts_fingerprint,
 )
-from legoray.records import digest, write_json
+from legoray.llm.units import Family, Unit, note_of, open_unit, unit_behind, unit_of
+from legoray.records import write_json
 
 
 class StateFeatures:
     """Hidden states of n items, gathered by item id. Item 0 is padding and stands nowhere."""
 
-    def __init__(self, hidden: Tensor, offsets: Tensor, recipe: StateRecipe) -> None:
-        """States `hidden [T, H]`; item `i` owns the rows `offsets[i - 1]:offsets[i]`."""
-        self.hidden = hidden
-        self.offsets = offsets
+    def __init__(self, rows: MappedRows, recipe: StateRecipe) -> None:
+        """States whose row i is item i + 1's."""
+        self.rows = rows
         self.recipe = recipe
 
     @property
     def sizes(self) -> InputSizes:
         """The width of a hidden state."""
-        return InputSizes(width=self.hidden.shape[1])
+        return InputSizes(width=self.rows.width)
 
     @property
     def item_count(self) -> int:
         """Rows of an item table, the padding row included."""
-        return len(self.offsets)
+        return len(self.rows) + 1
 
     def lengths(self, items: Tensor) -> Tensor:
         """`[N]` tokens of items `[N]`."""
-        return self.offsets[items] - self.offsets[items - 1]
+        return self.rows.count[items - 1]
 
     def gather(self, items: Tensor) -> States:
         """States of items `[N]` (ids from 1), padded with zeros to the longest of them."""
-        start, end = self.offsets[items - 1], self.offsets[items]
-        width = int((end - start).max()) if len(items) else 1
-        column = torch.arange(width)
-        mask = column < (end - start)[:, None]
-        # under the mask: the item's own last token, so that no page but its own is touched
-        rows = torch.minimum(start[:, None] + column, end[:, None] - 1)
-        hidden = self.hidden.index_select(0, rows.flatten()).view(
-            len(items), width, self.hidden.shape[1]
-        )
-        return States(hidden.masked_fill_(~mask.unsqueeze(-1), 0), mask)
+        return States(*self.rows.gather(items - 1))
 
     def save_assets(self, folder: Path) -> None:
         """Note in a model's folder which language model it stands on; its weights stay outside."""
-        source = locate(self.recipe.model)
-        note = {
-            "id": source.id,
-            "revision": source.revision,
-            "licence": source.licence,
-            "weights_sha256": weights_checksum(source),
-            "tokenizer_sha256": tokenizer_checksum(source),
-            "recipe": dataclasses.asdict(self.recipe),
-        }
-        write_json(folder / "language_model.json", note)
+        write_json(folder / "language_model.json", note_of(self.recipe))
 
 
 def ensure_states(
-    recipes: StateRecipe | Sequence[StateRecipe],
-    tables: Path,
-    home: Path,
-    say: Say = lambda message: None,
+    recipes: Recipe | Sequence[Recipe], tables: Path, home: Path, say: Say = quietly
 ) -> list[Path]:
-    """See that the hidden states of all items are in the store; compute those that are not.
+    """See that what recipes read of language models is in the store; compute what is not.
 
-    Recipes that differ in the split alone are computed in one pass.
+    Recipes of one model, template, length and precision are computed in one pass.
 
     Args:
-        recipes: what is wanted.
+        recipes: what is wanted; those that read no language model's states are passed over.
         tables: folder of the prepared tables.
         home: folder of shared caches; on a cluster, storage that every node sees.
         say: told what is computed or waited for.
 
     Returns:
-        The folders of the states, one per recipe.
+        The folders of the units, one per recipe that reads one.
 
     Raises:
-        InputError: a template names an attribute that the tables lack; a stored folder is damaged;
+        InputError: a template names an attribute that the tables lack; a stored file is damaged;
             the disk is full; a hidden state is NaN or infinite; the language model is missing.
     """
-    wanted = [recipes] if isinstance(recipes, StateRecipe) else list(recipes)
-    found: dict[StateRecipe, Path] = {}
-    for family in {dataclasses.replace(recipe, split=0): None for recipe in wanted}:
-        members = [r for r in wanted if dataclasses.replace(r, split=0) == family]
-        found |= _ensure_family(list(dict.fromkeys(members)), tables, home, say)
-    return [found[recipe] for recipe in wanted]
+    wanted = list(recipes) if isinstance(recipes, Sequence) else [recipes]
+    units = _all_units(wanted, tables)
+    lists = ensure_units(units, tables, home, say)
+    for unit in lists:
+        _open(lists[unit], say)
+    return [lists[unit].parents[1] for unit in units]
 
 
-def open_states(recipe: StateRecipe, tables: Path, home: Path) -> StateFeatures:
+def open_states(recipe: StateRecipe, tables: Path, home: Path, say: Say = quietly) -> StateFeatures:
     """The stored states of all items of the tables, computed first where they are missing.
 
     Raises:
         InputError: as `ensure_states`.
     """
-    (folder,) = ensure_states(recipe, tables, home)
-    hidden, offsets = map_states(folder, verify(folder))
-    note_use(folder)
-    return StateFeatures(hidden, offsets, recipe)
+    return StateFeatures(open_rows_of(unit_of(recipe), tables, home, say), recipe)
+
+
+def open_rows_of(unit: Unit, tables: Path, home: Path, say: Say) -> MappedRows:
+    """The rows of a unit for all items of the tables, computed first where they are missing.
+
+    Raises:
+        InputError: as `ensure_states`.
+    """
+    check_attributes(unit.family.template, _attributes(tables), f"model {unit.family.model}")
+    return _open(ensure_units([unit], tables, home, say)[unit], say)
+
+
+def ensure_units(units: Sequence[Unit], tables: Path, home: Path, say: Say) -> dict[Unit, Path]:
+    """See that units have all texts of the tables; the files of the lists of these texts.
+
+    Raises:
+        InputError: as `ensure_states`.
+    """
+    found: dict[Unit, Path] = {}
+    for family in dict.fromkeys(unit.family for unit in units):
+        members = [unit for unit in dict.fromkeys(units) if unit.family == family]
+        found |= _ensure_family(members, tables, home / "states", say)
+    return found
 
 
 def states_of_texts(recipe: StateRecipe, rows: Sequence[dict[str, str]]) -> StateFeatures:
@@ -141,75 +150,118 @@ def states_of_texts(recipe: StateRecipe, rows: Sequence[dict[str, str]]) -> Stat
     Raises:
         InputError: a row lacks an attribute of the template, or as `ensure_states`.
     """
-    _check_split(recipe)
-    names = template_attributes(recipe.template)
-    if rows:
-        check_attributes(recipe.template, sorted(set.intersection(*map(set, rows))), "items")
-    columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in names}
-    texts = render(recipe.template, columns)
-    encoded = encode(load_tokenizer(recipe.model), texts, recipe.length)
-    base = load_base(recipe.model, recipe.precision)  # type: ignore[arg-type]
-    shape = (len(encoded.ids), width_after(base, recipe.split))
-    hidden = torch.empty(shape, dtype=getattr(torch, recipe.store_dtype))
-
-    def keep(split: int, positions: np.ndarray, states: Tensor) -> None:
-        hidden[torch.from_numpy(positions)] = states.to("cpu", hidden.dtype)
-
-    run_texts(
-        base, encoded, [recipe.split], keep, describe=lambda i: (str(i + 1), texts[i].as_py())
-    )
-    return StateFeatures(hidden, torch.from_numpy(encoded.offsets), recipe)
+    return StateFeatures(rows_of_new(unit_of(recipe), rows), recipe)
 
 
-def state_key(recipe: StateRecipe, texts: pa.Array) -> str:
-    """The name of a recipe's folder in the store, for these texts."""
-    return digest(identity_of(recipe, texts_fingerprint(texts)), 24)
+def rows_of_new(unit: Unit, rows: Sequence[dict[str, str]]) -> MappedRows:
+    """The rows of a unit for items given as attributes, computed now and held in memory.
+
+    The texts are cut into blocks as in the store, so that the numbers are the store's.
+
+    Raises:
+        InputError: as `states_of_texts`.
+    """
+    texts = _texts_of_rows(unit.family.template, rows)
+    family = unit.family
+    encoded = encode(load_tokenizer(family.model), texts, family.length)
+    lower = Lower(load_base(family.model, family.precision))  # type: ignore[arg-type]
+    digests = text_digests(encoded)
+    size = block_size(family.length, facts(family.model).hidden_size)
+    jobs = plan_blocks(encoded, digests, [np.zeros(0, "S16")], size)
+    blocks, contents = [], []
+    for job in jobs:
+        try:
+            part = part_of(encoded, job.texts)
+            (one,) = compute_block(lower, [unit], part, digests[job.texts])
+        except NotFiniteError as error:
+            row = int(job.texts[error.text])
+            told = (family.model, family.precision, error.layer, str(row + 1), str(texts[row]))
+            raise not_finite(*told) from None
+        tensors = one.tensors()
+        blocks.append(tensors["h"])
+        contents.append((digests[job.texts], tensors["offsets"].numpy()))
+    if not blocks:
+        blocks = [torch.empty(0, lower.width(unit.layers[0]), dtype=getattr(torch, unit.dtype))]
+    known = known_of([str(number) for number in range(len(contents))], contents)
+    return MappedRows(blocks, look_up(known, digests)[1])
 
 
-def _ensure_family(
-    recipes: list[StateRecipe], tables: Path, home: Path, say: Say
-) -> dict[StateRecipe, Path]:
-    """`ensure_states` for recipes that differ in the split alone."""
+def _all_units(recipes: Sequence[Recipe], tables: Path) -> list[Unit]:
+    """The units behind recipes; all that is wrong with any of them is told at once."""
+    units, problems = [], []
     for recipe in recipes:
-        _check_split(recipe)
-    texts = _texts_of(recipes[0], tables)
+        try:
+            unit = unit_behind(recipe)
+            if unit is not None:
+                family = unit.family
+                check_attributes(family.template, _attributes(tables), f"model {family.model}")
+                units.append(unit)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return units
+
+
+def _ensure_family(units: Sequence[Unit], tables: Path, store: Path, say: Say) -> dict[Unit, Path]:
+    texts = _texts_of(units[0].family, tables)
     fingerprint = texts_fingerprint(texts)
-    store = home / "states"
-    folders = {r: store / digest(identity_of(r, fingerprint), 24) for r in recipes}
-    if not all(folder.exists() for folder in folders.values()):
-        family = digest(identity_of(dataclasses.replace(recipes[0], split=0), fingerprint), 24)
-        waiting = (
-            f"{recipes[0].model}: another process computes these hidden states; waiting for it"
-        )
-        with locked(store / family, waiting, say):
-            missing = {r: folder for r, folder in folders.items() if not folder.exists()}
-            if missing:
-                build_states(missing, texts, lambda i: item_key(tables, i), say)
-    for folder in folders.values():
-        verify(folder)
-    return folders
+    folders = {unit: open_unit(store, unit) for unit in units}
+    lists = {unit: set_file(folder, fingerprint) for unit, folder in folders.items()}
+    if all(_whole(path) for path in lists.values()):
+        return lists
+    name = units[0].family.model
+    waiting = f"{name}: another process computes these hidden states; waiting for it"
+    with contextlib.ExitStack() as locks:
+        # always in one order, so that two processes cannot wait for each other
+        for folder in sorted(folders.values()):
+            locks.enter_context(locked(folder, waiting, say))
+        missing = {unit: folders[unit] for unit, path in lists.items() if not _whole(path)}
+        if missing:
+            for unit in missing:
+                open_unit(store, unit)  # it may have been pruned while this process waited
+            build(missing, texts, lambda row: (item_key(tables, row), str(texts[row])), say)
+    return lists
 
 
-def _check_split(recipe: StateRecipe) -> None:
-    known = facts(recipe.model)
-    lowest, layers = known.lowest_split, known.layers
-    if not lowest <= recipe.split <= layers:
-        raise InputError(
-            Problem(
-                recipe.model,
-                f"it has {layers} layers and cannot be split after layer {recipe.split}",
-                f"{lowest} to {layers}",
-            )
-        )
+def _whole(path: Path) -> bool:
+    """Whether a list and all of its blocks are there."""
+    if not path.exists():
+        return False
+    names, _ = read_set(path)
+    return all(block_file(path.parents[1], name).exists() for name in names)
 
 
-def _texts_of(recipe: StateRecipe, tables: Path) -> pa.Array:
-    from legoray.data.load import load_items, read_manifest
+def _open(path: Path, say: Say) -> MappedRows:
+    folder = path.parents[1]
+    names, places = read_set(path)
+    own = local_folder(folder, names, say)
+    blocks = [open_block(block_file(own, name), folder.name) for name in names]
+    for used in {folder, own}:
+        note_use(used)
+    return MappedRows(blocks, places)
 
-    check_attributes(recipe.template, read_manifest(tables).attributes, f"model {recipe.model}")
-    names = template_attributes(recipe.template)
+
+def _attributes(tables: Path) -> list[str]:
+    from legoray.data.load import read_manifest
+
+    return read_manifest(tables).attributes
+
+
+def _texts_of(family: Family, tables: Path) -> pa.Array:
+    from legoray.data.load import load_items
+
+    names = template_attributes(family.template)
     table = load_items(tables, names)
-    return render(recipe.template, {name: table[name] for name in names})
+    return render(family.template, {name: table[name] for name in names})
+
+
+def _texts_of_rows(template: str, rows: Sequence[dict[str, str]]) -> pa.Array:
+    known = sorted(set.intersection(*map(set, rows))) if rows else template_attributes(template)
+    check_attributes(template, known, "items")
+    names = template_attributes(template)
+    columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in names}
+    return render(template, columns)
 
 
 def item_key(tables: Path, row: int) -> str:

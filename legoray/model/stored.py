@@ -32,6 +32,7 @@ from legoray.errors import DamagedError, InputError, Problem
 from legoray.records import write_json
 
 if TYPE_CHECKING:
+    from legoray.llm.pooled import PooledRows
     from legoray.model.features import Features
 
 Rows = list[dict[str, str]]
@@ -69,6 +70,29 @@ class RowFeatures:
         return torch.ones_like(items)
 
 
+class PooledFeatures:
+    """Items as the pooled hidden states of a language model's layers, mapped from the store."""
+
+    def __init__(self, recipe: LayersRecipe, rows: PooledRows) -> None:
+        """Features whose row i is item i + 1."""
+        self.rows = rows
+        self.sizes = InputSizes(width=rows.shape[2], layers=rows.shape[1])
+        self.save_assets = functools.partial(save_model_note, recipe)
+
+    @property
+    def item_count(self) -> int:
+        """Rows of an item table, the padding row included."""
+        return len(self.rows) + 1
+
+    def gather(self, items: Tensor) -> Tensor:
+        """`[N, layers, H]` of `items [N]`, ids from 1."""
+        return self.rows.take(items - 1)
+
+    def lengths(self, items: Tensor) -> Tensor:
+        """1 for every item."""
+        return torch.ones_like(items)
+
+
 class JoinedFeatures:
     """The features of several recipes, side by side."""
 
@@ -98,7 +122,9 @@ def no_numbers(count: int) -> RowFeatures:
     return RowFeatures(torch.zeros(count, dtype=torch.int64), InputSizes())
 
 
-def open_rows(recipe: RowRecipe, tables: Path, home: Path, say: Say = quietly) -> RowFeatures:
+def open_rows(
+    recipe: RowRecipe, tables: Path, home: Path, say: Say = quietly
+) -> RowFeatures | PooledFeatures:
     """The rows of all items of prepared tables; made now where they are not there yet.
 
     Raises:
@@ -109,7 +135,7 @@ def open_rows(recipe: RowRecipe, tables: Path, home: Path, say: Say = quietly) -
     if isinstance(recipe, LayersRecipe):
         from legoray.llm.pooled import open_pooled
 
-        return _layers(recipe, open_pooled(recipe, tables, home, say=say))
+        return PooledFeatures(recipe, open_pooled(recipe, tables, home, say=say))
     if isinstance(recipe, CodeRecipe):
         from legoray.model.storedcodes import open_codes
 
@@ -117,7 +143,7 @@ def open_rows(recipe: RowRecipe, tables: Path, home: Path, say: Say = quietly) -
     return _vectors(recipe.source, open_vectors(recipe.source, tables, home, say))
 
 
-def rows_of_texts(recipe: RowRecipe, folder: Path, rows: Rows) -> RowFeatures:
+def rows_of_texts(recipe: RowRecipe, folder: Path, rows: Rows) -> RowFeatures | PooledFeatures:
     """The rows of new items, known by their text alone.
 
     Args:
@@ -133,7 +159,7 @@ def rows_of_texts(recipe: RowRecipe, folder: Path, rows: Rows) -> RowFeatures:
     if isinstance(recipe, LayersRecipe):
         from legoray.llm.pooled import pooled_of_texts
 
-        return _layers(recipe, pooled_of_texts(recipe, rows))
+        return PooledFeatures(recipe, pooled_of_texts(recipe, rows))
     if isinstance(recipe, CodeRecipe):
         from legoray.model.storedcodes import codes_of_texts
 
@@ -148,9 +174,10 @@ def open_vectors(source: VectorSource, tables: Path, home: Path, say: Say = quie
         InputError: as `open_rows`.
     """
     if source.model:
-        from legoray.llm.pooled import last_layer_of, open_pooled
+        from legoray.llm.pooled import open_pooled
+        from legoray.llm.units import last_layer_of
 
-        return open_pooled(last_layer_of(source), tables, home, last=True, say=say)[:, 0]
+        return open_pooled(last_layer_of(source), tables, home, last=True, say=say).all()[:, 0]
     from legoray.data.vectors import read_vectors
 
     keys = load_items(tables, ["key"])["key"]
@@ -165,9 +192,10 @@ def vectors_of_texts(source: VectorSource, folder: Path, rows: Rows) -> Tensor:
     """
     if not source.model:
         raise only_known(folder, f"vectors stored in {source.file}")
-    from legoray.llm.pooled import last_layer_of, pooled_of_texts
+    from legoray.llm.pooled import pooled_of_texts
+    from legoray.llm.units import last_layer_of
 
-    return pooled_of_texts(last_layer_of(source), rows, last=True)[:, 0]
+    return pooled_of_texts(last_layer_of(source), rows, last=True).all()[:, 0]
 
 
 def _vectors(source: VectorSource, vectors: Tensor) -> RowFeatures:
@@ -175,14 +203,9 @@ def _vectors(source: VectorSource, vectors: Tensor) -> RowFeatures:
     return RowFeatures(vectors, InputSizes(width=vectors.shape[1]), save)
 
 
-def _layers(recipe: LayersRecipe, states: Tensor) -> RowFeatures:
-    sizes = InputSizes(width=states.shape[2], layers=states.shape[1])
-    return RowFeatures(states, sizes, functools.partial(save_model_note, recipe))
-
-
 def save_model_note(recipe: LayersRecipe | VectorSource, folder: Path) -> None:
     """Note in a model's folder which language model it stands on; its weights stay outside."""
-    from legoray.llm.pooled import note_of
+    from legoray.llm.units import note_of
 
     write_json(folder / "language_model.json", note_of(recipe))
 

@@ -71,13 +71,14 @@ def _prepare(recipes: Sequence[Recipe], tables: Path, home: Path, say: Say) -> l
     """Make what the space may read and takes long to make; states of one model together."""
     _note_precisions(recipes, say)
     problems: list[Problem] = []
-    states = [recipe for recipe in recipes if isinstance(recipe, StateRecipe)]
-    if states:
+    slow = (StateRecipe, LayersRecipe, VectorRecipe, CodeRecipe)
+    if any(isinstance(recipe, slow) for recipe in recipes):
         from legoray.llm.store import ensure_states
 
-        problems += _problems(lambda: ensure_states(states, tables, home, say))
+        problems += _problems(lambda: ensure_states(recipes, tables, home, say))
     for recipe in recipes:
-        if isinstance(recipe, VectorRecipe | CodeRecipe | LayersRecipe):
+        of_file = isinstance(recipe, VectorRecipe) and recipe.source.file
+        if of_file or (not problems and isinstance(recipe, VectorRecipe | CodeRecipe)):
             problems += _problems(lambda one=recipe: shared_features(one, tables, home))  # type: ignore[misc]
     return problems
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from legoray.cli import app
 from legoray.data.shelf import note_use, remove, stored, to_remove
+from legoray.data.tensorfile import check_file, map_tensors, write_tensors
 from legoray.errors import InputError
 
 META = {
-    "model": "a/b", "split": 5, "items": 1936, "template": "{title}", "length": 16,
+    "model": "a/b", "layers": [5], "pooling": "", "template": "{title}", "length": 16,
     "precision": "int8", "dtype": "bfloat16",
 }  # fmt: skip
+ROWS = torch.zeros(250, 1)
 
 
 @pytest.fixture
@@ -25,10 +29,15 @@ def filled(home):
     for kind, key, days in (("states", "aaa1", 30), ("pooled", "aab2", 20), ("codes", "ccc3", 10)):
         folder = home / kind / key
         folder.mkdir(parents=True)
-        (folder / "states.safetensors").write_bytes(bytes(1000))
-        if kind != "codes":
-            own = {**META, "layers": [0, 1, 2]} if kind == "pooled" else META
-            (folder / "meta.json").write_text(json.dumps(own))
+        if kind == "states":
+            (folder / "sets").mkdir()
+            (folder / "meta.json").write_text(json.dumps(META))
+            for name, texts in (("one", 1000), ("two", 936)):
+                note = {"texts": str(texts), "squares": "50.0", "errors": "0.0005"}
+                (folder / "blocks").mkdir(exist_ok=True)
+                write_tensors(folder / "blocks" / f"{name}.safetensors", {"h": ROWS}, note)
+        else:
+            (folder / "states.safetensors").write_bytes(bytes(1000))
         note_use(folder)
         os.utime(folder / "used", (0, time.time() - days * 86400))
     (home / "states" / ".locks").mkdir()
@@ -42,8 +51,9 @@ def keys(found):
 def test_what_is_stored_is_listed_least_used_first(filled):
     found = stored(filled)
     assert keys(found) == ["aaa1", "aab2", "ccc3"]
-    assert found[0].content.startswith("a/b after layer 5, 1,936 items, '{title}', 16 tokens, int8")
-    assert "pooled after 3 layers" in found[1].content
+    assert found[0].content.startswith("a/b after layer 5, 1,936 texts with an error of 0.32%, ")
+    assert "'{title}', 16 tokens, int8, stored in bfloat16" in found[0].content
+    assert "of an older version" in found[1].content
     assert all(one.size >= 1000 for one in found)
     note_use(filled / "states" / "aaa1")
     assert keys(stored(filled)) == ["aab2", "ccc3", "aaa1"]
@@ -76,6 +86,39 @@ def test_removed_folders_leave_nothing_behind(filled):
 def test_a_folder_that_does_not_say_what_it_is_is_listed_all_the_same(filled):
     (filled / "states" / "aaa1" / "meta.json").write_text("[")
     assert stored(filled)[0].content == "damaged: it does not say what it is"
+
+
+def test_older_folders_and_unfinished_ones_say_so(filled):
+    (filled / "states" / "old1").mkdir()
+    (filled / "states" / "old1" / "states.safetensors").write_bytes(b"x")
+    (filled / "states" / "aaa1" / "sets").rmdir()
+    words = {one.key: one.content for one in stored(filled)}
+    assert "of an older version of LegoRay: nothing reads it" in words["old1"]
+    assert "1,936 texts with an error of 0.32% (not finished)" in words["aaa1"]
+    remove([one for one in stored(filled) if one.key == "old1"])
+    assert "old1" not in keys(stored(filled))
+
+
+def test_a_nodes_copies_are_listed_and_removed(filled, tmp_path, monkeypatch):
+    monkeypatch.setenv("LEGORAY_NODE_CACHE", str(tmp_path / "node"))
+    shutil.copytree(filled / "states" / "aaa1", tmp_path / "node" / "aaa1")
+    shutil.rmtree(tmp_path / "node" / "aaa1" / "sets")
+    (copy,) = [one for one in stored(filled) if one.kind == "copy"]
+    assert "1,936 texts" in copy.content
+    assert "not finished" not in copy.content
+    assert len(to_remove(stored(filled), keys=["aaa"])) == 2
+    remove([copy])
+    assert not copy.folder.exists()
+    assert (filled / "states" / "aaa1").exists()
+
+
+def test_what_is_open_stays_readable_when_it_is_removed(filled):
+    file = filled / "states" / "aaa1" / "blocks" / "one.safetensors"
+    rows = map_tensors(file, check_file(file, "states"))["h"]
+    remove(stored(filled)[:1])
+    assert not file.exists()
+    assert rows.sum() == 0
+    assert rows.shape == ROWS.shape
 
 
 def test_the_commands(filled):

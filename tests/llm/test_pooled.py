@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
 import shutil
-import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -24,10 +22,20 @@ from safetensors.torch import load_file, save_file
 
 from legoray.data.recipes import LayersRecipe, VectorSource
 from legoray.errors import DamagedError, InputError
-from legoray.llm import pooled as module
+from legoray.llm import build as module
+from legoray.llm import pooled
 from legoray.llm.load import load_base, load_tokenizer
-from legoray.llm.pooled import last_layer_of, note_of, open_pooled, pooled_of_texts
-from legoray.llm.statefile import STATES
+from legoray.llm.units import last_layer_of, note_of
+
+
+def open_pooled(*args, **options):
+    """All rows of the mapped states."""
+    return pooled.open_pooled(*args, **options).all()
+
+
+def pooled_of_texts(*args, **options):
+    return pooled.pooled_of_texts(*args, **options).all()
+
 
 TEMPLATE = "{title} ({category})"
 TEXTS = [f"{row['title']} ({row['category']})" for row in ITEMS]
@@ -44,7 +52,7 @@ def recipe_of(model, **changes):
 
 
 def folders_in(home):
-    return sorted(f.name for f in (home / "pooled").iterdir() if f.name != ".locks")
+    return sorted(f.name for f in (home / "states").iterdir() if f.name != ".locks")
 
 
 def every_layer(name, length=12):
@@ -69,6 +77,19 @@ def test_every_layer_equals_the_plain_forward(request, home, item_tables, model,
     )
     assert found.shape == expected.shape == (len(ITEMS), LAYERS + 1, 32)
     assert relative_error(found, expected) < 1e-5
+
+
+def test_rows_of_many_blocks_are_gathered_like_those_of_one(
+    tmp_path, home, item_tables, tiny_bert, monkeypatch
+):
+    one = pooled.open_pooled(recipe_of(tiny_bert), item_tables, tmp_path / "one")
+    monkeypatch.setattr(module, "block_size", lambda length, width: 2)
+    many = pooled.open_pooled(recipe_of(tiny_bert), item_tables, home)
+    assert (len(one.rows.blocks), len(many.rows.blocks)) == (1, 4)
+    items = torch.tensor([6, 0, 0, 3])
+    torch.testing.assert_close(many.take(items), one.all()[items], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(many.all(), one.all(), rtol=1e-5, atol=1e-6)
+    assert many.take(items[:0]).shape == (0, LAYERS + 1, 32)
 
 
 def test_minilm_too_and_bfloat16_costs_little(home, item_tables):
@@ -116,11 +137,12 @@ def test_whatever_decides_a_vector_is_in_its_key(tmp_path, home, item_tables, ti
         open_pooled(recipe, item_tables, home)
         assert len(folders_in(home)) == number
     open_pooled(first, item_tables, home, last=True)
+    assert len(folders_in(home)) == len(changed) + 2
     other = write_tables(tmp_path / "other", [*ITEMS[:-1], {"title": "x", "category": ""}])
-    open_pooled(first, other, home)
-    assert len(folders_in(home)) == len(changed) + 3
-    open_pooled(first, write_tables(tmp_path / "same"), home)
-    assert len(folders_in(home)) == len(changed) + 3
+    assert torch.equal(
+        open_pooled(first, other, home)[:6], open_pooled(first, item_tables, home)[:6]
+    )
+    assert len(folders_in(home)) == len(changed) + 2
 
 
 def test_other_weights_or_tokens_in_the_same_folder_are_another_model(
@@ -143,35 +165,22 @@ def test_other_weights_or_tokens_in_the_same_folder_are_another_model(
 def test_it_is_computed_once_and_then_mapped(home, item_tables, tiny_bert, monkeypatch):
     said = []
     first = open_pooled(recipe_of(tiny_bert), item_tables, home, say=said.append)
-    assert "pooling the hidden states after layers 0 to 3 of 7 texts" in said[0]
-    monkeypatch.setattr(module, "run_texts", None)
+    assert "computing hidden states mean-pooled after layers 0 to 3 of 7 texts" in said[0]
+    monkeypatch.setattr(module, "compute_block", None)
     second = open_pooled(recipe_of(tiny_bert), item_tables, home, say=said.append)
     assert torch.equal(first, second)
     assert len(said) == 2
-    first.zero_()  # copy-on-write: the file does not see it
+    first.zero_()  # neither the file nor another reader sees it
     assert torch.equal(open_pooled(recipe_of(tiny_bert), item_tables, home), second)
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda f: os.truncate(f / STATES, 300), "300 bytes, expected"),
-        (lambda f: flip_a_byte(f / STATES), "checksum of states.safetensors is wrong"),
-        (lambda f: (f / STATES).unlink(), "states.safetensors is missing"),
-        (lambda f: (f / "meta.json").write_text("{}"), "meta.json has 2 bytes"),
-        (lambda f: (f / "whole.json").unlink(), "no such file"),
-        (lambda f: (f / "whole.json").write_text("{"), "is damaged"),
-    ],
-)
-def test_a_damaged_folder_is_named_and_what_to_do(home, item_tables, tiny_bert, damage, said):
+def test_a_damaged_file_is_named_and_what_to_do(home, item_tables, tiny_bert):
     open_pooled(recipe_of(tiny_bert), item_tables, home)
-    (name,) = folders_in(home)
-    damage(home / "pooled" / name)
-    with pytest.raises(DamagedError) as caught:
+    (path,) = (home / "states").glob("[!.]*/blocks/*.safetensors")
+    flip_a_byte(path)
+    with pytest.raises(DamagedError, match=f"delete {path}"):
         open_pooled(recipe_of(tiny_bert), item_tables, home)
-    assert said in str(caught.value)
-    assert f"delete the folder {home / 'pooled' / name}" in str(caught.value)
-    shutil.rmtree(home / "pooled" / name)
+    path.unlink()
     assert len(open_pooled(recipe_of(tiny_bert), item_tables, home)) == len(ITEMS)
 
 
@@ -187,7 +196,7 @@ def test_builders_at_the_same_time_build_once(home, item_tables, tiny_bert):
     while not said.empty():
         messages.append(said.get())
     assert messages.count("done") == 3
-    assert sum("pooling" in message for message in messages) == 1
+    assert sum("computing" in message for message in messages) == 1
     assert len(folders_in(home)) == 1
 
 
@@ -200,29 +209,7 @@ def test_threads_of_one_process_build_once_too(home, item_tables, tiny_bert):
         ]
         for done in work:
             done.result()
-    assert sum("pooling" in message for message in said) == 1
-
-
-def test_a_killed_build_leaves_nothing_that_passes_for_whole(home, item_tables, tiny_bert):
-    def work():
-        run = module.run_texts
-
-        def dies(*args, **kwargs):
-            run(*args, **kwargs)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        module.run_texts = dies
-        open_pooled(recipe_of(tiny_bert), item_tables, home)
-
-    (code,) = run_forked(work, 1)
-    assert code == -signal.SIGKILL
-    (left,) = folders_in(home)
-    assert left.startswith(".building-")
-    said = []
-    open_pooled(recipe_of(tiny_bert), item_tables, home, say=said.append)
-    assert "pooling" in said[0]
-    (name,) = folders_in(home)
-    assert not name.startswith(".")
+    assert sum("computing" in message for message in said) == 1
 
 
 def test_a_state_that_is_not_a_number_stops_with_the_items_key_and_text(
@@ -238,7 +225,7 @@ def test_a_state_that_is_not_a_number_stops_with_the_items_key_and_text(
         open_pooled(recipe_of(str(folder)), item_tables, home)
     assert "item N4: the hidden states of" in str(caught.value)
     assert "NaN or infinite for the text 'Markets (money)'" in str(caught.value)
-    assert folders_in(home) == []
+    assert not any((home / "states").rglob("*.safetensors"))
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path, item_tables, tiny_bert):

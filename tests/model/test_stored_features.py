@@ -29,7 +29,6 @@ from legoray.data.recipes import (
 )
 from legoray.data.vectors import read_vectors, write_vectors
 from legoray.errors import DamagedError, InputError
-from legoray.llm.compute import run_texts
 from legoray.model.features import features_of_texts, open_features
 
 ALL = torch.arange(1, N + 1)
@@ -433,10 +432,11 @@ def test_attributes_may_share_one_vocabulary(tables, home):
 
 
 def test_nothing_is_pooled_twice_for_vectors_and_their_codes(tables, home, tiny, monkeypatch):
-    from legoray.llm import pooled
+    from legoray.llm import build
 
     passes = []
-    monkeypatch.setattr(pooled, "run_texts", lambda *a, **k: passes.append(a) or run_texts(*a, **k))
+    run = build.compute_block
+    monkeypatch.setattr(build, "compute_block", lambda *a: passes.append(a) or run(*a))
     open_features(VectorRecipe(source_of(tiny)), tables, home)
     open_features(CodeRecipe(2, 3, vectors=source_of(tiny)), tables, home)
     open_features(CodeRecipe(1, 3, vectors=source_of(tiny)), tables, home)
