@@ -21,25 +21,31 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
+from legoray.config import FileForm
 from legoray.data.lines import PLACE
 from legoray.errors import InputError, Problem, nearest
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
+            ".parquet": "parquet"}  # fmt: skip
+BY_ENDING = FileForm()
 FORMATS = ".csv, .tsv, .jsonl, .ndjson or .parquet"
 
 
-def read_table(path: Path, columns: dict[str, str] | None = None) -> pa.Table:
+def read_table(
+    path: Path, columns: dict[str, str] | None = None, form: FileForm = BY_ENDING
+) -> pa.Table:
     """A file's columns under new names, and the columns of `lines.PLACE`.
 
     Args:
-        path: the file; its ending says what it is.
+        path: the file.
         columns: new name -> name in the file; all columns under their own names if not given.
+        form: what the file is, where its ending does not say so.
 
     Raises:
         InputError: a column is missing, or the file as a whole cannot be read.
     """
-    reader = _reader(path)
-    table = reader(path)
+    table = _reader(path, form)(path)
     if columns is None:
         return table
     own = [name for name in table.column_names if name not in PLACE]
@@ -80,17 +86,23 @@ def csv_header(path: Path, separator: str) -> list[str]:
 
 def _missing(path: Path, name: str, own: list[str]) -> Problem:
     close = nearest(name, own)
+    between = [c for c in "\t;|," if len(own) == 1 and c in own[0]]
     hint = f"is it '{close}'?" if close else f"its columns: {', '.join(own)}"
+    if between:
+        told = json.dumps(between[0])
+        hint = f"its only column is {own[0]!r}: if {told} separates them, say `separator: {told}`"
     return Problem(str(path), f"has no column '{name}'", hint)
 
 
-def _reader(path: Path) -> Callable[[Path], pa.Table]:
+def _reader(path: Path, form: FileForm) -> Callable[[Path], pa.Table]:
     ending = path.suffix.lower()
-    if ending in _SEPARATORS:
-        return lambda p: _read_csv(p, _SEPARATORS[ending])
-    if ending in (".jsonl", ".ndjson", ".json"):
+    kind = form.format or ("csv" if form.separator else _FORMATS.get(ending))
+    if kind == "csv":
+        separator = form.separator or _SEPARATORS.get(ending, ",")
+        return lambda p: _read_csv(p, separator)
+    if kind == "jsonl":
         return _read_json
-    if ending == ".parquet":
+    if kind == "parquet":
         return lambda p: _placed(_parquet(p, lambda: pq.read_table(p)))
     raise InputError(Problem(str(path), f"has the ending '{ending}'", f"expected {FORMATS}"))
 

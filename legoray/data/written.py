@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from pydantic import Field
 
-from legoray.config import Name, Strict
+from legoray.config import Attribute, Strict
 from legoray.data.fingerprint import hash_columns
 from legoray.errors import DamagedError, InputError, Problem
 from legoray.records import SHARED, digest, read_json, write_json
@@ -50,7 +50,7 @@ class Provenance(Strict):
 class WrittenMeta(Strict):
     """`meta.json`: what an attribute is, and how it was made."""
 
-    attribute: Name
+    attribute: Attribute
     of: Literal["items", "users"] = "items"
     made: Literal["generated", "attached"] = "generated"
     provenance: Provenance = Provenance()
