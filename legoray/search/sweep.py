@@ -48,9 +48,18 @@ class SpaceLike(Protocol):
 
 
 def trial_key(config: dict[str, Any], info: SweepInfo, extra: str = "") -> str:
-    """The key of a training: equal configuration, data and protocol give equal keys."""
+    """The key of a training: equal configuration, data, texts and protocol give equal keys."""
     content = {"config": config, "fingerprint": info.fingerprint, "protocol": info.protocol}
+    reads = reads_in(config, info)
+    content |= {"reads": reads} if reads else {}
     return digest({**content, "extra": extra} if extra else content)
+
+
+def reads_in(config: dict[str, Any], info: SweepInfo) -> dict[str, str]:
+    """The attributes that a configuration reads, and the fingerprints of those written later."""
+    from legoray.model.reads import reads_of_config
+
+    return reads_of_config(config, info.text, info.written)
 
 
 class Sweep:
@@ -90,6 +99,7 @@ class Sweep:
             phase=phase,
             label=label,
             config=config,
+            reads=reads_in(config, self.info),
             params=params,
             started=time.time(),
         )
@@ -144,9 +154,23 @@ class Sweep:
 
 
 def open_sweep(
-    space: SpaceLike, folder: Path, tables: Path, manifest: Manifest, *, fresh: bool = False
+    space: SpaceLike,
+    folder: Path,
+    tables: Path,
+    manifest: Manifest,
+    *,
+    fresh: bool = False,
+    mixed: bool = False,
 ) -> Sweep:
     """Create the sweep's folder, or go on with the one that is there.
+
+    Args:
+        space: what is searched.
+        folder: the sweep's.
+        tables: of the prepared data.
+        manifest: theirs.
+        fresh: set an earlier sweep aside.
+        mixed: trainings on other texts may stand in the same folder.
 
     Raises:
         InputError: another driver runs this sweep, its space or data have changed, its files are
@@ -162,6 +186,8 @@ def open_sweep(
         info = new_info(space, tables, manifest)
         if not new:
             info = _same_sweep(space, folder, read_json(folder / "sweep.json", SweepInfo), info)
+            if not mixed:
+                _check_texts(folder, info)
         sweep = Sweep(folder, info, lock)
         _copy_space(space, folder)
         write_json(folder / "sweep.json", info)
@@ -173,6 +199,8 @@ def open_sweep(
 
 def new_info(space: SpaceLike, tables: Path, manifest: Manifest) -> SweepInfo:
     """What the trials of a new sweep have in common."""
+    from legoray.model.reads import prints_of
+
     config = space.config
     protocol = dict(manifest.protocol)
     protocol["metrics"] = ",".join(config.evaluate.metrics)
@@ -187,6 +215,8 @@ def new_info(space: SpaceLike, tables: Path, manifest: Manifest) -> SweepInfo:
         synthetic=manifest.synthetic,
         tables=str(tables),
         fingerprint=manifest.fingerprint,
+        text=manifest.text,
+        written=prints_of(manifest),
         protocol=protocol,
         select=config.evaluate.select,
         seed=config.seed,
@@ -206,7 +236,27 @@ def _same_sweep(space: SpaceLike, folder: Path, old: SweepInfo, new: SweepInfo) 
         raise InputError(
             Problem(new.tables, f"{what} changed since the trials in {folder} began", again)
         )
-    return old.model_copy(update={"tables": new.tables, "space_file": new.space_file})
+    now = new.model_dump(include={"tables", "space_file", "text", "written"})
+    return old.model_copy(update=now)
+
+
+def _check_texts(folder: Path, info: SweepInfo) -> None:
+    """Refuse to go on where a trial read other texts than it would read now.
+
+    Raises:
+        InputError: what it read has changed.
+    """
+    for record in read_trials(folder):
+        if record.reads is None:
+            continue
+        now = reads_in(record.config, info)
+        if now == record.reads:
+            continue
+        changed = [name for name in now if name in record.reads and now[name] != record.reads[name]]
+        what = f"the written attribute '{changed[0]}'" if changed else "the data set's `text`"
+        message = f"{what} changed since the trials in {folder} began (trial {record.number})"
+        hint = "start anew with --fresh, or take another --folder"
+        raise InputError(Problem(info.tables, message, hint))
 
 
 def _change_problems(space: SpaceLike, folder: Path, hint: str) -> Iterator[Problem]:
