@@ -8,6 +8,7 @@ from typing import Any
 
 from legoray.config import ModelConfig
 from legoray.data.schema import Manifest
+from legoray.errors import InputError
 from legoray.llm.text import template_attributes
 from legoray.model.inputs import Recipes
 from legoray.model.recommender import recipes_of
@@ -54,12 +55,14 @@ def reads_of(recipes: Recipes, prints: Mapping[str, str]) -> dict[str, str]:
 def reads_of_config(
     config: Mapping[str, Any], text: Sequence[str], prints: Mapping[str, str]
 ) -> dict[str, str]:
-    """`reads_of` for a trial's configuration as plain data; nothing for a baseline's empty one.
+    """`reads_of` for a trial's configuration as plain data.
 
-    Raises:
-        InputError: the configuration is not valid.
+    A baseline reads nothing, and neither does what cannot be built: it will not be trained.
     """
     if not config.get("model"):
         return {}
-    model = ModelConfig.model_validate(config["model"])
-    return reads_of(recipes_of(model, tuple(text)), prints)
+    try:
+        recipes = recipes_of(ModelConfig.model_validate(config["model"]), tuple(text))
+    except InputError:
+        return {}
+    return reads_of(recipes, prints)

@@ -250,7 +250,7 @@ def _check_texts(folder: Path, info: SweepInfo) -> None:
         if record.reads is None:
             continue
         now = reads_in(record.config, info)
-        if now == record.reads:
+        if now == record.reads or not now:
             continue
         changed = [name for name in now if name in record.reads and now[name] != record.reads[name]]
         what = f"the written attribute '{changed[0]}'" if changed else "the data set's `text`"
