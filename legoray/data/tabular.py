@@ -56,13 +56,14 @@ def read_table(
     return pa.table({**{new: table[old] for new, old in columns.items()}, **place})
 
 
-def column_names(path: Path) -> list[str]:
+def column_names(path: Path, form: FileForm = BY_ENDING) -> list[str]:
     """The names of a file's columns, without reading its rows where the format allows."""
-    if path.suffix.lower() == ".parquet":
+    kind = _kind(path, form)
+    if kind == "parquet":
         return _parquet(path, lambda: pq.read_schema(path).names)
-    if path.suffix.lower() in _SEPARATORS:
-        return csv_header(path, _SEPARATORS[path.suffix.lower()])
-    return [name for name in read_table(path).column_names if name not in PLACE]
+    if kind == "csv":
+        return csv_header(path, _separator(path, form))
+    return [name for name in read_table(path, form=form).column_names if name not in PLACE]
 
 
 def csv_header(path: Path, separator: str) -> list[str]:
@@ -95,16 +96,23 @@ def _missing(path: Path, name: str, own: list[str]) -> Problem:
 
 
 def _reader(path: Path, form: FileForm) -> Callable[[Path], pa.Table]:
-    ending = path.suffix.lower()
-    kind = form.format or ("csv" if form.separator else _FORMATS.get(ending))
+    kind = _kind(path, form)
     if kind == "csv":
-        separator = form.separator or _SEPARATORS.get(ending, ",")
-        return lambda p: _read_csv(p, separator)
+        return lambda p: _read_csv(p, _separator(path, form))
     if kind == "jsonl":
         return _read_json
     if kind == "parquet":
         return lambda p: _placed(_parquet(p, lambda: pq.read_table(p)))
-    raise InputError(Problem(str(path), f"has the ending '{ending}'", f"expected {FORMATS}"))
+    message = f"has the ending '{path.suffix.lower()}'"
+    raise InputError(Problem(str(path), message, f"expected {FORMATS}, or say its `format`"))
+
+
+def _kind(path: Path, form: FileForm) -> str | None:
+    return form.format or ("csv" if form.separator else _FORMATS.get(path.suffix.lower()))
+
+
+def _separator(path: Path, form: FileForm) -> str:
+    return form.separator or _SEPARATORS.get(path.suffix.lower(), ",")
 
 
 def _placed(table: pa.Table, line: NDArray[Any] | None = None) -> pa.Table:

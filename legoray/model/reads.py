@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from legoray.config import ModelConfig
 from legoray.data.schema import Manifest
 from legoray.errors import InputError
@@ -63,6 +65,6 @@ def reads_of_config(
         return {}
     try:
         recipes = recipes_of(ModelConfig.model_validate(config["model"]), tuple(text))
-    except InputError:
+    except (InputError, ValidationError):
         return {}
     return reads_of(recipes, prints)
