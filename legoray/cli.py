@@ -80,6 +80,14 @@ def prepare(dataset: DatasetFile) -> None:
 
 
 @app.command()
+def attributes(dataset: DatasetFile) -> None:
+    """List what may be read of items and users: the data's own, and what was written later."""
+    from legoray.data.attributescmd import print_attributes
+
+    print_attributes(dataset, _console(), _say)
+
+
+@app.command()
 def check(
     space: SpaceFile,
     address: Annotated[str | None, typer.Option(help="Ray cluster to use.")] = None,

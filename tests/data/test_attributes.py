@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from raw_files import dataset, write
+from typer.testing import CliRunner
 
+from legoray.cli import app
 from legoray.data.fields import open_fields
 from legoray.data.load import load_items, load_users, read_manifest
 from legoray.data.prepare import prepare
@@ -197,6 +200,20 @@ def test_generated_names_are_checked(tmp_path, home):
     generate(home, {"7": "One"}, attribute="title")
     with pytest.raises(InputError, match=r"'title' cannot be a written attribute.*with --as"):
         made(tmp_path)
+
+
+def test_the_command_lists_all_of_them(tmp_path, home, monkeypatch):
+    raw(tmp_path, TEXTS.replace("Bread", "Bread " * 30))
+    generate(home, {"7": "One", "b": "Two"})
+    path = dataset(tmp_path, "own", options=OPTIONS, attributes=[DESCRIBED], text=["description"])
+    monkeypatch.setenv("COLUMNS", "200")
+    done = CliRunner().invoke(app, ["attributes", str(path)])
+    assert done.exit_code == 0
+    lines = {line.split()[0]: line for line in done.output.splitlines() if line.split()}
+    assert re.search(r"items +3 of 3 \(100%\) +the data +Seven", lines["title"])
+    assert re.search(r"3 of 3 \(100%\) +more.csv \(sha256 \w{8}\) +Ships", lines["description*"])
+    assert re.search(r"items +2 of 3 \(66%\) +m +One", lines["summary"])
+    assert "`text: [description]`" in done.output
 
 
 def test_a_damaged_attribute_is_named(tmp_path, home):
