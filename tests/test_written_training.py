@@ -111,6 +111,9 @@ def test_one_word_switches_the_text_and_each_text_is_trained_once(desk):
 
     (board,) = leaderboard("run")
     assert len(board.rows) == 3
+    told = [row.settings for row in board.rows]
+    notes = [f"reads=note ({r.reads['note'][:8]})" for r in records[1:]]
+    assert sorted(told) == sorted([*notes, "reads=title"])
     assert {spread.seeds for row in board.rows for spread in row.test.values()} == {1}
 
 

@@ -9,9 +9,12 @@ stays as it is: interactions are the same whatever is written about the items.
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +38,7 @@ from legoray.records import SHARED, digest
 Say = Callable[[str], None]
 TAKEN = ("item_id", "key", "user")
 KEY = "key of the row"  # beside columns with any names
+LEFT = 3600.0  # seconds for which replaced texts stay, for whoever opens them just now
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Source:
     where: str  # the place to name: a line of the YAML, or the folder
     files: tuple[Path, ...]  # all that decides the texts
     base: Path  # folder that the manifest names the files relative to
-    made: str  # attached | generated
+    made: Literal["attached", "generated"]
 
     @property
     def names(self) -> list[str]:
@@ -174,7 +178,16 @@ def attach(
         kept = {n: manifest.written[n] for n in source.names if n in manifest.written}
         same = unchanged([source], manifest.model_copy(update={"written": kept}))
         found |= same or _attached(source, keys[source.asked.of], tables, policy, say)
+    _tidy(tables, found)
     return found
+
+
+def _tidy(tables: Path, found: dict[str, WrittenTable]) -> None:
+    """Remove texts that nothing names any more, and that no other process can be reading now."""
+    used = {Path(file).parent.name for table in found.values() for file in table.files}
+    for folder in (tables / "attributes").glob("*"):
+        if folder.name not in used and time.time() - folder.stat().st_mtime > LEFT:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _attached(
@@ -185,25 +198,10 @@ def _attached(
     read = _of_parts(source) if source.made == "generated" else _of_file(source, files, policy, say)
     found = {}
     for name, given in read.items():
-        known = pc.is_in(given.keys, value_set=own)
-        texts = given.texts.take(pc.index_in(own, value_set=given.keys))
-        texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
-        if len(known) and not pc.any(known).as_py():
-            message = f"none of its {len(known):,} keys is one of the {source.asked.of}'"
-            hint = "is the right column named as `key`?"
-            raise InputError(Problem(source.where, message, hint))
-        counts = {
-            "texts": len(texts) - texts.null_count,
-            "missing": texts.null_count,
-            "unknown_keys": len(known) - (pc.sum(known).as_py() or 0),
-            **given.counts,
-        }
-        if texts.null_count and source.made == "attached" and source.asked.missing == "fail":
-            lacking = own.filter(pc.is_null(texts))
-            raise InputError(missing_texts(name, source.asked.of, lacking, len(own), source.where))
+        texts, counts = _aligned(name, given, own, source)
         table = WrittenTable(
             of=source.asked.of,
-            made=source.made,  # type: ignore[arg-type]
+            made=source.made,
             fingerprint=hash_columns({"text": pc.fill_null(texts, "")}),
             missing=source.asked.missing,
             counts=counts,
@@ -217,13 +215,38 @@ def _attached(
     return found
 
 
+def _aligned(
+    name: str, given: Texts, own: pa.Array, source: Source
+) -> tuple[pa.Array, dict[str, int]]:
+    """The texts in the order of the items' or users' keys, null where there is none; counts.
+
+    Raises:
+        InputError: no key is known, or a text is missing where none may.
+    """
+    known = pc.is_in(given.keys, value_set=own)
+    if len(known) and not pc.any(known).as_py():
+        message = f"none of its {len(known):,} keys is one of the {source.asked.of}'"
+        raise InputError(Problem(source.where, message, "is the right column named as `key`?"))
+    texts = given.texts.take(pc.index_in(own, value_set=given.keys))
+    texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
+    if texts.null_count and source.made == "attached" and source.asked.missing == "fail":
+        lacking = own.filter(pc.is_null(texts))
+        raise InputError(missing_texts(name, source.asked.of, lacking, len(own), source.where))
+    counts = {
+        "texts": len(texts) - texts.null_count,
+        "missing": texts.null_count,
+        "unknown_keys": len(known) - (pc.sum(known).as_py() or 0),
+    }
+    return texts, counts | given.counts
+
+
 def told(name: str, table: WrittenTable) -> str:
     """One line on a written attribute: how much of it there is."""
     counts = table.counts
     total = counts["texts"] + counts["missing"]
     line = f"attribute '{name}' ({table.made}): {counts['texts']:,} of {total:,} {table.of}"
     more = {k: n for k, n in counts.items() if n and k not in ("texts", "missing", "written")}
-    rest = ", ".join(f"{n:,} {k.replace('_', ' ')}" for k, n in sorted(more.items()))
+    rest = ", ".join(f"{k.replace('_', ' ')}: {n:,}" for k, n in sorted(more.items()))
     line += " have a text" if counts["missing"] else ", all of them, have a text"
     return f"{line}; {rest}" if rest else line
 

@@ -263,7 +263,7 @@ def _read_json_slowly(path: Path) -> pa.Table:
 
 def _json_row(raw: bytes) -> tuple[dict[str, Any], str | None]:
     try:
-        row = json.loads(raw)
+        row = json.loads(raw, parse_constant=lambda name: None)  # NaN is no value
     except UnicodeDecodeError:
         return {}, "is not UTF-8 text"
     except json.JSONDecodeError as error:

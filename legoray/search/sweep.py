@@ -182,12 +182,9 @@ def open_sweep(
             lock.release()
             _set_aside(folder)
             lock = SweepLock(folder / Sweep.LOCK).acquire()
-        new = not (folder / "sweep.json").exists()
         info = new_info(space, tables, manifest)
-        if not new:
-            info = _same_sweep(space, folder, read_json(folder / "sweep.json", SweepInfo), info)
-            if not mixed:
-                _check_texts(folder, info)
+        if (folder / "sweep.json").exists():
+            info = _same_sweep(space, folder, info, mixed=mixed)
         sweep = Sweep(folder, info, lock)
         _copy_space(space, folder)
         write_json(folder / "sweep.json", info)
@@ -226,8 +223,9 @@ def new_info(space: SpaceLike, tables: Path, manifest: Manifest) -> SweepInfo:
     )
 
 
-def _same_sweep(space: SpaceLike, folder: Path, old: SweepInfo, new: SweepInfo) -> SweepInfo:
+def _same_sweep(space: SpaceLike, folder: Path, new: SweepInfo, *, mixed: bool) -> SweepInfo:
     """The info of a sweep that goes on, provided that it is the same search on the same data."""
+    old = read_json(folder / "sweep.json", SweepInfo)
     again = "start anew with --fresh, or take another --folder"
     if old.space_hash != new.space_hash:
         raise InputError(*_change_problems(space, folder, again))
@@ -237,7 +235,10 @@ def _same_sweep(space: SpaceLike, folder: Path, old: SweepInfo, new: SweepInfo) 
             Problem(new.tables, f"{what} changed since the trials in {folder} began", again)
         )
     now = new.model_dump(include={"tables", "space_file", "text", "written"})
-    return old.model_copy(update=now)
+    info = old.model_copy(update=now)
+    if not mixed:
+        _check_texts(folder, info)
+    return info
 
 
 def _check_texts(folder: Path, info: SweepInfo) -> None:

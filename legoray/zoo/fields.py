@@ -111,6 +111,12 @@ def config_key(record: TrialRecord) -> str:
     return digest({**told, "reads": record.reads} if record.reads else told)
 
 
+def reads_text(record: TrialRecord) -> str:
+    """The attributes that a trial read, with the fingerprints of those written later."""
+    reads = record.reads or {}
+    return ", ".join(f"{name} ({texts[:8]})" if texts else name for name, texts in reads.items())
+
+
 def run_name(record: TrialRecord) -> str:
     """`cnn+attention+dot #7`, `cnn+attention+dot seed 2`, `baseline popularity`.
 
@@ -185,9 +191,7 @@ def fixed_tags(record: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
         "composition": "+".join(operators(record).values()) or record.label,
         LABEL: record.label,
         "phase": record.phase,
-        "reads": ", ".join(
-            f"{name} ({texts})" if texts else name for name, texts in (record.reads or {}).items()
-        )[:LONGEST],
+        "reads": reads_text(record)[:LONGEST],
         "seed": str(record.config.get("seed", "")),
     }
 

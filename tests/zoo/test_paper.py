@@ -50,6 +50,17 @@ def records():
     return [*found, baseline]
 
 
+def test_text_is_augmented_where_the_data_set_names_it():
+    """By the data set's `text`, the model's settings saying nothing of it."""
+    plain = named(0, "naml").model_copy(update={"reads": {"title": ""}})
+    later = named(1, "naml").model_copy(update={"reads": {"title-augmented": "0123"}})
+    assert [described(record)["text"] for record in (plain, later)] == ["original", "augmented"]
+    lines = paper_lines(board_of([plain, later]))
+    assert [line.words[0] for line in lines] == ["original", "augmented"]
+    tags = fixed_tags(later, sweep_info())
+    assert tags["reads"] == "title-augmented (0123)"
+
+
 def board_of(records):
     (board,) = make_boards(entry_of_record(record, sweep_info()) for record in records)
     return board
