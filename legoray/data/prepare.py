@@ -111,13 +111,14 @@ def _plan(dataset: Path) -> _Plan:
         processor = cls(options)
     except InputError as error:
         raise InputError(*[_placed(problem, document) for problem in error.problems]) from None
+    if processor.attributes:
+        attached = [name for one in config.attributes for name in one.named()]
+        later = [*attached, *list_written(home(), config.name)]
+        _check_text(config.text, [*processor.attributes, *later], document)
     sources = processor.sources(raw) if raw.exists() else {}
     written = _written(config, document, raw) if raw.path.is_dir() else []
-    if processor.attributes:
-        later = [name for source in written for name in source.names if source.asked.of == "items"]
-        _check_text(config.text, [*processor.attributes, *later], document)
-        check_sources(written, processor.attributes)
     raw.check()
+    check_sources(written, processor.attributes)
     content = {
         "schema": SCHEMA_VERSION,
         "processor": config.processor,
