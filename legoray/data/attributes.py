@@ -226,7 +226,10 @@ def _aligned(
     known = pc.is_in(given.keys, value_set=own)
     if len(known) and not pc.any(known).as_py():
         message = f"none of its {len(known):,} keys is one of the {source.asked.of}'"
-        raise InputError(Problem(source.where, message, "is the right column named as `key`?"))
+        hint = "is the right column named as `key`?"
+        if source.made == "generated":
+            hint = f"it was written for other data of this name: remove {source.base}"
+        raise InputError(Problem(source.where, message, hint))
     texts = given.texts.take(pc.index_in(own, value_set=given.keys))
     texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
     if texts.null_count and source.made == "attached" and source.asked.missing == "fail":

@@ -59,7 +59,7 @@ def origin(table: WrittenTable | None) -> str:
     if table.made == "attached":
         return f"{known.file} (sha256 {known.sha256[:8]})"
     parts = [f"{known.model}@{known.revision[:12]}" if known.revision else known.model]
-    parts += [f"prompt {known.prompt} ({known.prompt_sha256[:8]})"] if known.prompt else []
+    parts += [f"prompt {known.prompt} {known.prompt_sha256[:8]}".rstrip()] if known.prompt else []
     parts += [f"seed {known.seed}"] if known.seed is not None else []
     return ", ".join(part for part in parts if part) or "generated"
 
