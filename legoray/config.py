@@ -73,6 +73,8 @@ class WrittenSource(FileForm):
             raise ValueError("needs either `file` or `name`")
         if self.file is not None and (self.key is None or not self.columns):
             raise ValueError("a file needs `key` and `columns`, such as {key: id, columns: [text]}")
+        if len(self.named()) < len(self.columns):
+            raise ValueError("`columns` names an attribute twice")
         of_file = {"key", "columns", "separator", "format"} & self.model_fields_set
         if self.name is not None and of_file:
             raise ValueError(f"`{min(of_file)}` belongs to a `file`, not to a `name`")

@@ -142,6 +142,9 @@ def _written(config: DatasetConfig, document: Document, raw: RawFolder) -> list[
             place = str(expand(one.file, raw.path, where))
             path = raw.file(place, text=not place.endswith(".parquet"))
             found.append(Source(one, where, (path,), raw.path, "attached"))
+        elif one.name in asked:
+            first = asked[one.name][1]
+            problems.append(Problem(where, f"'{one.name}' stands twice", f"first at {first}"))
         elif one.name not in names:
             hint = "`legoray augment` writes them"
             told = unknown("generated attribute", one.name, names, where)

@@ -167,6 +167,7 @@ BAD = {
     "raw name": ({"columns": {"desc": "title"}}, TEXTS, r"'title' cannot be a written attribute"),
     "no columns": ({"columns": []}, TEXTS, "a file needs `key` and `columns`"),
     "no setting": ({"kye": "bid"}, TEXTS, r"unknown key 'kye' .did you mean 'key'"),
+    "two of one name": ({"columns": {"desc": "x", "bid": "x"}}, TEXTS, "an attribute twice"),
     "both": ({"name": "x"}, TEXTS, "needs either `file` or `name`"),
     "ending": ({"file": "items.txt"}, TEXTS, "has the ending '.txt'"),
 }  # fmt: skip
@@ -215,6 +216,10 @@ def test_generated_names_are_checked(tmp_path, home):
     generate(home, {"7": "One"})
     with pytest.raises(InputError, match="did you mean 'summary'"):
         made(tmp_path, {"name": "sumary"})
+    with pytest.raises(InputError, match=r"attributes\[1\]: 'summary' stands twice .first at"):
+        made(tmp_path, {"name": "summary"}, {"name": "summary", "missing": "empty"})
+    with pytest.raises(InputError, match=r"'description' cannot be a written attribute: .*another"):
+        made(tmp_path, DESCRIBED, DESCRIBED)
     with pytest.raises(InputError, match="belongs to a `file`"):
         made(tmp_path, {"name": "summary", "key": "id"})
     generate(home, {"7": "One"}, attribute="title")
