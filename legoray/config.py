@@ -52,6 +52,11 @@ class FileForm(Strict):
         None, description='between the columns of CSV, such as "\t"; by the ending if not given'
     )
 
+    def is_text(self, file: str) -> bool:
+        """Whether a file of this form and name holds plain text."""
+        told = self.format or ("csv" if self.separator else None)
+        return told != "parquet" if told else not file.lower().endswith(".parquet")
+
 
 class WrittenSource(FileForm):
     """Attributes that were written later: in a file keyed by item or user, or by `augment`."""

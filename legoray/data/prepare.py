@@ -140,7 +140,7 @@ def _written(config: DatasetConfig, document: Document, raw: RawFolder) -> list[
         where = document.where(("attributes", number))
         if one.file is not None:
             place = str(expand(one.file, raw.path, where))
-            path = raw.file(place, text=not place.endswith(".parquet"))
+            path = raw.file(place, text=one.is_text(place))
             found.append(Source(one, where, (path,), raw.path, "attached"))
         elif one.name in asked:
             first = asked[one.name][1]

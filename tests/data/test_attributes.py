@@ -193,6 +193,9 @@ def test_what_is_no_value_is_missing(tmp_path, home):
     pq.write_table(table, tmp_path / "raw/more.parquet")
     prepared = made(tmp_path, DESCRIBED | {"file": "more.parquet", "missing": "empty"})
     assert column(prepared, "description") == ["Seven", "", ""]
+    (tmp_path / "raw/more.parquet").rename(tmp_path / "raw/more.data")
+    named = {"file": "more.data", "format": "parquet", "missing": "empty"}
+    assert column(made(tmp_path, DESCRIBED | named), "description") == ["Seven", "", ""]
 
 
 def test_an_attribute_without_texts_yet(tmp_path, home):

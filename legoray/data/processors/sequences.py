@@ -83,12 +83,7 @@ class Sequences(Processor):
 
     def sources(self, raw: RawFolder) -> Sources:
         tables = {"items": self.options.items, "sequences": self.options.sequences}
-        return {
-            role: raw.file(
-                t.file, text=t.format != "parquet" and not t.file.lower().endswith(".parquet")
-            )
-            for role, t in tables.items()
-        }
+        return {role: raw.file(t.file, text=t.is_text(t.file)) for role, t in tables.items()}
 
     def process(self, run: Run) -> None:
         run.stages.run("items", ["items"], partial(self._items, run))
