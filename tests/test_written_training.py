@@ -12,10 +12,10 @@ from rich.console import Console
 from legoray.config import SpaceConfig, TrialConfig
 from legoray.data.prepare import prepare
 from legoray.errors import InputError
-from legoray.records import read_trials
-from legoray.search.finals import finals_of
+from legoray.records import SweepInfo, read_json, read_trials
+from legoray.search.finals import finals_of, summaries
 from legoray.search.single import Asked, train_one
-from legoray.search.sweep import open_sweep, trial_key
+from legoray.search.sweep import Sweep, open_sweep, trial_key
 from legoray.train.cache import shared_corpus, shared_features
 from legoray.train.job import Job, Runtime
 from legoray.train.loop import open_model
@@ -111,6 +111,8 @@ def test_one_word_switches_the_text_and_each_text_is_trained_once(desk):
 
     (board,) = leaderboard("run")
     assert len(board.rows) == 3
+    done = Sweep(desk / "run", read_json(desk / "run" / "sweep.json", SweepInfo))
+    assert [one.seeds for one in summaries(done, "auc")] == [1, 1, 1], "never seeds of one model"
     told = [row.settings for row in board.rows]
     notes = [f"reads=note ({r.reads['note'][:8]})" for r in records[1:]]
     assert sorted(told) == sorted([*notes, "reads=title"])

@@ -154,6 +154,20 @@ def test_a_sweep_of_presets_closes_with_it(records, tmp_path, capsys):
     assert "llm (minilm)" in capsys.readouterr().out
 
 
+def test_rows_of_one_label_say_what_differs(tmp_path, capsys):
+    info = sweep_info(state="finished", ended="exhausted")
+    for number, text in enumerate(["title", "summary"]):
+        chosen = {"model/content.cnn/attributes": text, "train/learning_rate": 0.001}
+        record = trial(number, phase="final", label="cnn+additive+dot", test={"auc": 0.6})
+        record = record.model_copy(update={"params": chosen, "reads": {text: ""}})
+        write_json(tmp_path / "trials" / f"{number}.json", record)
+    goal, console = Goal("auc", "max"), Console(width=150, highlight=False)
+    closing(console, Sweep(tmp_path, info), goal=goal, again="", links=[])
+    out = capsys.readouterr().out
+    for text in ("title", "summary"):
+        assert f"cnn+additive+dot attributes={text} " in out, "the learning rate is the same"
+
+
 def test_without_a_test_there_is_no_table(records):
     searched = [record for record in records if record.phase == "search"]
     with pytest.raises(InputError, match="nothing was measured on the test split"):
