@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 
 from rich.console import Console
@@ -130,7 +130,7 @@ def _stream(job: Job, asking: list[int], keeper: _Keeper, progress: Progress) ->
         keeper.keep(waiting)
 
 
-def _answers(job: Job, asking: list[int]) -> Iterator[list[Numbered]]:
+def _answers(job: Job, asking: list[int]) -> Generator[list[Numbered], None, None]:
     asked = job.asked
     questions = [job.questions[row] for row in asking]
     settings = Settings(job.prompt.max_new_tokens, asked.temperature, asked.seed)

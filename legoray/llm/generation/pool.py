@@ -7,6 +7,7 @@ decides otherwise, as for preparation. Both ways answer the same batches by the 
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Generator, Sequence
@@ -18,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from legoray.data.engine import ray_data
-from legoray.errors import InputError
+from legoray.errors import InputError, Problem
 from legoray.llm.generation.local import Answer, LocalModel, Precision, Settings
 from legoray.llm.generation.questions import Question
 
@@ -90,33 +91,43 @@ def _by_ray(
         compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=_AHEAD),
         **resources,
     )
-    try:
-        for found in answered.iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=0
-        ):
-            yield [(row["row"], Answer(row["text"], row["cut"])) for row in found.to_pylist()]
-    except Exception as error:
-        raise _mistake(error) or error from None
+    for found in answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        rows = found.to_pylist()
+        if rows[0]["mistakes"]:
+            raise InputError(*[Problem(*one) for one in rows[0]["mistakes"]])
+        yield [(row["row"], Answer(row["text"], row["cut"])) for row in rows]
 
 
 class _Actor:
-    """Holds the model, once per process."""
+    """Holds the model, once per process. A user's mistake is an answer: Ray would bury an error."""
 
     def __init__(self, config: LocalConfig) -> None:
         import torch
 
         if not torch.cuda.is_available():
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", CPUS)))
-        self._model = LocalModel(config.model, config.precision, config.settings)
+        self._config = config
+
+    @functools.cached_property
+    def _model(self) -> LocalModel:
+        config = self._config
+        return LocalModel(config.model, config.precision, config.settings)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = batch.to_pylist()
-        found = self._model.answer([Question(r["key"], r["system"], r["user"]) for r in rows])
+        asked = batch.to_pylist()
+        mistakes: list[list[str]] = []
+        try:
+            questions = [Question(row["key"], row["system"], row["user"]) for row in asked]
+            found = self._model.answer(questions)
+        except InputError as error:
+            found = [Answer("")] * len(asked)
+            mistakes = [[one.where, one.message, one.hint] for one in error.problems]
         return pa.table(
             {
                 "row": batch["row"],
                 "text": pa.array([answer.text for answer in found], pa.string()),
                 "cut": pa.array([answer.cut for answer in found], pa.bool_()),
+                "mistakes": pa.array([mistakes] * len(asked), pa.list_(pa.list_(pa.string()))),
             }
         )
 
@@ -139,16 +150,6 @@ def _actors(batches: int) -> tuple[int, dict[str, Any]]:
     each = max(min(CPUS, max(cpus, default=1)), 1)
     places = sum(count // each for count in cpus)
     return max(min(places, batches), 1), {"num_cpus": each}
-
-
-def _mistake(error: BaseException) -> InputError | None:
-    """The user's mistake that an actor met, below what Ray wraps around it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, InputError):
-            return InputError(*seen.problems)
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return None
 
 
 def _gpus() -> int:

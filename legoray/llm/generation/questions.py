@@ -87,7 +87,9 @@ def _of_items(tables: Path, prompt: PromptConfig, attributes: Sequence[str]) -> 
     table = load_items(tables, list(dict.fromkeys(["key", *own, *read])))
     columns = {name: shortened(table[name]) for name in table.column_names if name != "key"}
     if read:
-        columns["text"] = _lines(pc.binary_join_element_wise(*(columns[n] for n in read), "\n"))
+        newline = pa.scalar("\n", _TEXT)
+        joined = pc.binary_join_element_wise(*(columns[name] for name in read), newline)
+        columns["text"] = _lines(joined)
     return _filled(prompt, table["key"].to_pylist(), columns)
 
 
