@@ -261,7 +261,8 @@ def _asked_to_wait(reply: requests.Response | None) -> float:
     """Seconds that `Retry-After` asks for, as a number or a date; 0 where it is not there."""
     told = reply.headers.get("Retry-After", "") if reply is not None else ""
     try:
-        return max(float(told), 0.0)
+        seconds = float(told)
+        return seconds if seconds > 0 else 0.0
     except ValueError:
         pass
     try:
