@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -44,13 +45,8 @@ class Handler(BaseHTTPRequestHandler):
             fault = server.faults.pop(0) if server.faults else None
             server.busy += 1
             server.most = max(server.most, server.busy)
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._answer(body, fault)
-        except BrokenPipeError:
-            pass
-        finally:
-            with server.lock:
-                server.busy -= 1
 
     def _answer(self, body, fault):
         server = self.server
@@ -58,6 +54,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(1.5)
         if fault == "drop":
             self.close_connection = True
+            self._done()
             return
         if isinstance(fault, tuple):
             self._send(*fault)
@@ -78,12 +75,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status, content, headers=()):
         text = json.dumps(content).encode() if isinstance(content, dict) else content
+        self._done()  # before the client can know, and asks the next question
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
+
+    def _done(self):
+        with self.server.lock:
+            self.server.busy -= 1
 
     def log_message(self, *given):
         pass

@@ -82,6 +82,11 @@ def test_an_answer_that_names_no_single_choice_is_none(answer):
     assert clean(answer, CATEGORY).status == "empty"
 
 
+@pytest.mark.parametrize("answer", ["1. 1. 1. 2. 3.", 'Rewrite: "Rewrite: "' * 6, "* * *"])
+def test_an_answer_that_says_nothing_is_none(answer):
+    assert clean(answer, SUMMARY).status == clean(answer, KEYWORDS).status == "empty"
+
+
 def test_characters_that_cannot_be_shown_are_left_out():
     assert clean("Rain\x00 fal\udc80ls\x1b[1m", TITLE).text == "Rain falls[1m"
 

@@ -96,6 +96,8 @@ def _write(job: Job, console: Console, say: Say) -> None:
     todo = [row for row in rows if not known.fresh[row]]
     name = job.folder.name
     by = f"{job.provenance.model}, prompt {job.prompt.name}"
+    if job.recipe["attributes"]:
+        by += f" of {', '.join(job.recipe['attributes'])}"
     say(f"{name}: {len(rows) - len(todo):,} known, {len(todo):,} to write ({by})")
     progress = Progress(name, len(todo), console)
     before = kept.recount(job.folder, known.cut)

@@ -45,7 +45,14 @@ def clean(answer: str, prompt: PromptConfig, *, cut: bool = False) -> Cleaned:
     text = _FORMS[prompt.answer.form](bare, prompt.answer, cut)
     # a lone surrogate or another control character could not be stored or shown
     text = "".join(c for c in text if c.isprintable()).strip()
-    return Cleaned(text, "written") if re.search(r"\w", text) else Cleaned("", "empty")
+    return Cleaned(text, "written") if _says_something(text) else Cleaned("", "empty")
+
+
+def _says_something(text: str) -> bool:
+    """Not without letters, and not the same few words over and over, as small models do."""
+    words = re.findall(r"\w+", text.casefold())
+    stuck = len(words) >= 8 and 3 * len(set(words)) < len(words)
+    return bool(re.search(r"[^\W\d_]", text)) and not stuck
 
 
 def _without_label(text: str, labels: list[str]) -> str:

@@ -126,6 +126,17 @@ def job_of(
     return Job(asked, prompt, folder, questions, sources, recipe, provenance)
 
 
+def _read_before(folder: Path, asked: Asked) -> list[str]:
+    """What was read for this attribute so far."""
+    try:
+        recipe = read_meta(folder).provenance.settings.get("recipe", {})
+    except InputError:
+        if asked.overwrite or not (folder / "meta.json").exists():
+            return []
+        raise
+    return [str(name) for name in recipe.get("attributes", [])]
+
+
 def _reads(asked: Asked, prompt: PromptConfig, folder: Path, manifest: Manifest) -> list[str]:
     """What `{text}` stands for: what was asked, or was read before, or the data's own text.
 
@@ -136,10 +147,9 @@ def _reads(asked: Asked, prompt: PromptConfig, folder: Path, manifest: Manifest)
         return []
     if asked.attributes:
         return list(asked.attributes)
-    if (folder / "meta.json").exists() and not asked.overwrite:
-        before = read_meta(folder).provenance.settings.get("recipe", {}).get("attributes")
-        if before and all(name in manifest.attributes for name in before):
-            return list(before)
+    before = _read_before(folder, asked)
+    if before and all(name in manifest.attributes for name in before):
+        return before
     own = [name for name in manifest.text if name not in manifest.written]
     if not own:
         message = "the data set's text is all written; what shall the model read?"
