@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from writing_cases import asked, rows_of, run, write_dataset, write_prompt, write_writer
 
+from legoray.data.written import list_written
 from legoray.errors import InputError
 from legoray.llm.generation.endpoint import Endpoint, EndpointConfig, address
 from legoray.llm.generation.local import LocalModel, Settings
@@ -205,7 +206,8 @@ def test_an_attribute_from_a_server(dataset, home, tmp_path, server, writer, mon
     assert SECRET not in str(caught.value)
     monkeypatch.setenv("LEGORAY_API_KEY", SECRET)
     with pytest.raises(InputError, match=r"no model small.*a model that it has"):
-        run(asked(dataset, **{**given, "endpoint_model": "small"}, name="other"))
+        run(asked(dataset, **{**given, "endpoint_model": "small"}))
+    assert not list_written(home, "mind_sample"), "nothing came, so nothing is there"
     server.faults = [None] * 10 + [(400, {"error": {"message": "out of luck"}})] * 2
     with pytest.raises(InputError, match="out of luck"):
         run(asked(dataset, **given))

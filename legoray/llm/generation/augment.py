@@ -18,7 +18,7 @@ from legoray.config import build, home
 from legoray.data.built import locked
 from legoray.data.prepare import prepare
 from legoray.data.schema import Manifest
-from legoray.data.written import WrittenMeta, read_meta, write_part, written_folder
+from legoray.data.written import WrittenMeta, write_part, written_folder
 from legoray.errors import InputError
 from legoray.llm.generation import kept, pool
 from legoray.llm.generation.cleaning import Cleaned, clean
@@ -100,9 +100,7 @@ def _write(job: Job, console: Console, say: Say) -> None:
         by += f" of {', '.join(job.recipe['attributes'])}"
     say(f"{name}: {len(rows) - len(todo):,} known, {len(todo):,} to write ({by})")
     progress = Progress(name, len(todo), console)
-    before = kept.recount(job.folder, known.cut)
-    job.note(before)
-    keeper = _Keeper(job, progress, before)
+    keeper = _Keeper(job, progress, kept.recount(job.folder, known.cut))
     keeper.keep([(row, Answer("")) for row in todo if job.questions.blank[row]])
     asking = [row for row in todo if not job.questions.blank[row]]
     if asking:
@@ -172,6 +170,8 @@ class _Keeper:
             [given[row] for row in rows] for given in (job.questions.keys, job.sources)
         )
         texts, statuses = [one.text for one in cleaned], [one.status for one in cleaned]
+        if not self._progress.done:
+            job.note(self._before)  # a part must never lie there without what made it
         write_part(job.folder, kept.part(keys, sources, texts, list(statuses)))
         counts: Counter[str] = Counter(statuses)
         counts["cut"] = sum(answer.cut for _, answer in answers)
@@ -196,7 +196,7 @@ def _short(text: str) -> str:
 def _advise(job: Job, manifest: Manifest, say: Say) -> None:
     """What is there now, and how it is read."""
     name, dataset, total = job.folder.name, job.asked.dataset, len(job.questions)
-    texts = read_meta(job.folder).counts.get("written", 0)
+    texts = kept.recount(job.folder, 0)["written"]
     say(f"{texts:,} of {total:,} {job.prompt.of} have a text: {job.folder}")
     if texts < total:
         partly = f"attributes: [{{name: {name}, missing: empty}}]"

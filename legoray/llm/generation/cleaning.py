@@ -51,7 +51,7 @@ def clean(answer: str, prompt: PromptConfig, *, cut: bool = False) -> Cleaned:
 def _says_something(text: str) -> bool:
     """Not without letters, and not the same few words over and over, as small models do."""
     words = re.findall(r"\w+", text.casefold())
-    stuck = len(words) >= 8 and 3 * len(set(words)) < len(words)
+    stuck = len(words) >= 6 and 3 * len(set(words)) < len(words)
     return bool(re.search(r"[^\W\d_]", text)) and not stuck
 
 

@@ -56,7 +56,7 @@ def look(folder: Path, recipe: Mapping[str, Any], keys: Sequence[str], sources: 
     Raises:
         InputError: it was written by another recipe, or is damaged.
     """
-    if not (folder / "meta.json").exists():
+    if not (folder / "meta.json").exists() or not part_files(folder):
         return Known([False] * len(keys), [False] * len(keys))
     meta = read_meta(folder)
     before = meta.provenance.settings.get("recipe")
