@@ -92,13 +92,17 @@ class LocalModel:
         )
         steer = Steer(keys, self.settings)
         device = self._model.device
-        with torch.inference_mode(), quiet():
-            found: Tensor = self._model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                generation_config=config,
-                logits_processor=LogitsProcessorList([steer]),
-            )
+        try:
+            with torch.inference_mode(), quiet():
+                found: Tensor = self._model.generate(
+                    input_ids=ids.to(device),
+                    attention_mask=mask.to(device),
+                    generation_config=config,
+                    logits_processor=LogitsProcessorList([steer]),
+                )
+        except torch.OutOfMemoryError:
+            message = f"{len(keys)} questions of {ids.shape[1]:,} tokens at once are too many"
+            raise InputError(Problem("--batch", message, "give a smaller one")) from None
         return found.cpu()
 
     def _encode(self, question: Question) -> list[int]:
