@@ -80,6 +80,14 @@ def prepare(dataset: DatasetFile) -> None:
 
 
 @app.command()
+def attributes(dataset: DatasetFile) -> None:
+    """List what may be read of items and users: the data's own, and what was written later."""
+    from legoray.data.attributescmd import print_attributes
+
+    print_attributes(dataset, _console(), _say)
+
+
+@app.command()
 def check(
     space: SpaceFile,
     address: Annotated[str | None, typer.Option(help="Ray cluster to use.")] = None,
@@ -274,6 +282,80 @@ def train(
         tracking=tracking,
     )
     raise typer.Exit(train_one(asked, _console()))
+
+
+@app.command()
+def augment(
+    dataset: Annotated[
+        Path | None, typer.Argument(help="A data set, such as datasets/mind_sample.yaml")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="A prompt's name (see --list), or a file of your own.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A causal language model; smollm2 if absent.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", help="The attribute's name, instead of the prompt's.")
+    ] = None,
+    attributes: Annotated[
+        str | None, typer.Option(help="What {text} stands for, such as title,abstract.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Answers at once; kept together.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 1,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=5, help="0 takes the likeliest word always.")
+    ] = 0.0,
+    precision: Annotated[
+        str | None, typer.Option(help="float32 (default on a CPU) or bfloat16 (on a GPU).")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="A server of OpenAI's chat format, such as http://host:8000")
+    ] = None,
+    endpoint_model: Annotated[str | None, typer.Option(help="The server's model.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions to the server at once.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for the server's answer.")] = 120,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Set aside what was written otherwise, or has changed."),
+    ] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the prompts.")] = False,
+) -> None:
+    """Let a language model write an attribute of all items or users. Going on after a kill.
+
+    A server's key is taken from LEGORAY_API_KEY or OPENAI_API_KEY.
+    """
+    from legoray.llm.generation.prompt import prompt_lines
+
+    if listed:
+        for line in prompt_lines():
+            _say(line)
+        return
+    if dataset is None or prompt is None:
+        missing = "a data set, such as datasets/mind_sample.yaml" if dataset is None else "--prompt"
+        raise InputError(f"give {missing}; `legoray augment --list` shows the prompts")
+    from legoray.llm.generation.augment import Asked
+    from legoray.llm.generation.augment import augment as run
+
+    asked = Asked(
+        dataset=dataset,
+        prompt=prompt,
+        model=model,
+        name=name,
+        attributes=tuple(word.strip() for word in (attributes or "").split(",") if word.strip()),
+        limit=limit,
+        batch=batch,
+        seed=seed,
+        temperature=temperature,
+        precision=precision,
+        endpoint=endpoint,
+        endpoint_model=endpoint_model,
+        concurrency=concurrency,
+        timeout=timeout,
+        overwrite=overwrite,
+    )
+    run(asked, _console())
 
 
 store_app = typer.Typer(help="What the shared caches hold, and making room in them.", **HELP)

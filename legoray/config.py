@@ -19,6 +19,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from legoray.errors import InputError, Problem, nearest
@@ -38,6 +39,59 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 
 
+Attribute = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)]
+
+
+class FileForm(Strict):
+    """How a file of a table is written, where its ending does not say so."""
+
+    format: Literal["csv", "jsonl", "parquet"] | None = Field(
+        None, description="by the file's ending where it is not given"
+    )
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
+        None, description='between the columns of CSV, such as "\t"; by the ending if not given'
+    )
+
+    def is_text(self, file: str) -> bool:
+        """Whether a file of this form and name holds plain text."""
+        told = self.format or ("csv" if self.separator else None)
+        return told != "parquet" if told else not file.lower().endswith(".parquet")
+
+
+class WrittenSource(FileForm):
+    """Attributes that were written later: in a file keyed by item or user, or by `augment`."""
+
+    file: str | None = Field(None, description="CSV, TSV, JSON lines or Parquet; below `path`")
+    name: Attribute | None = Field(None, description="an attribute that `legoray augment` wrote")
+    of: Literal["items", "users"] = "items"
+    key: str | None = Field(None, description="the column of the file with the items' keys")
+    columns: dict[str, Attribute] | list[Attribute] = Field(
+        default_factory=list, description="column of the file -> attribute, or columns alone"
+    )
+    missing: Literal["fail", "empty"] = Field(
+        "fail", description="what becomes of items that have no text"
+    )
+
+    @model_validator(mode="after")
+    def _file_or_name(self) -> WrittenSource:
+        if (self.file is None) == (self.name is None):
+            raise ValueError("needs either `file` or `name`")
+        if self.file is not None and (self.key is None or not self.columns):
+            raise ValueError("a file needs `key` and `columns`, such as {key: id, columns: [text]}")
+        if len(self.named()) < len(self.columns):
+            raise ValueError("`columns` names an attribute twice")
+        of_file = {"key", "columns", "separator", "format"} & self.model_fields_set
+        if self.name is not None and of_file:
+            raise ValueError(f"`{min(of_file)}` belongs to a `file`, not to a `name`")
+        return self
+
+    def named(self) -> dict[str, str]:
+        """Attribute -> column of the file."""
+        if isinstance(self.columns, list):
+            return {name: name for name in self.columns}
+        return {name: column for column, name in self.columns.items()}
+
+
 class DatasetConfig(Strict):
     """`datasets/*.yaml`: where a data set lies, how it is read, and how to get it."""
 
@@ -53,6 +107,9 @@ class DatasetConfig(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
     text: list[str] = Field(
         default_factory=list, description="attributes that text operators read by default"
+    )
+    attributes: list[WrittenSource] = Field(
+        default_factory=list, description="texts written elsewhere or by `legoray augment`"
     )
     group: Literal["impression", "user"] = "impression"
     on_bad_row: Literal["fail", "skip"] = "fail"

@@ -35,10 +35,11 @@ class TrialRecord(Strict):
     """One training and what came of it."""
 
     number: int  # in the sweep, from 0; the name of its file
-    key: str  # of config, data fingerprint and protocol: equal keys have equal results
+    key: str  # of config, data, protocol and texts read: equal keys have equal results
     phase: Phase = "search"
     label: str  # cnn+attention+dot
     config: dict[str, Any]  # a TrialConfig; empty for baselines
+    reads: dict[str, str] | None = None  # attribute -> fingerprint of texts written later, or empty
     params: dict[str, Any] = Field(default_factory=dict)  # what the search chose, by path
     status: Status = "running"
     reason: str = ""  # why it failed, was stopped, or is infeasible
@@ -65,6 +66,8 @@ class SweepInfo(Strict):
     synthetic: bool = False
     tables: str
     fingerprint: str
+    text: list[str] = Field(default_factory=list)  # attributes that are read by default
+    written: dict[str, str] = Field(default_factory=dict)  # attribute written later -> fingerprint
     protocol: dict[str, str | int | float | bool]
     select: str
     seed: int

@@ -180,7 +180,44 @@ def test_files_that_are_no_space(desk, name, content, words):
     refused(desk, ["search", name], *words)
 
 
+NOTES = "raw/notes.csv"
+NOTED = "attributes: [{file: notes.csv, key: id, columns: {note: remark}}]\n"
 DATASET_CASES = {
+    "attribute without a file": (
+        "text:",
+        NOTED.replace("notes", "note") + "text:",
+        ["note.csv", "there is a 'notes.csv' beside it"],
+    ),
+    "attribute with a wrong key": (
+        "text:",
+        NOTED.replace(" id", " nid") + "text:",
+        ["notes.csv", "no column 'nid'", "is it 'id'?"],
+    ),
+    "attribute with a mistyped setting": (
+        "text:",
+        NOTED.replace("key", "kee") + "text:",
+        ["data.yaml:4", "attributes[0].kee", "'key'"],
+    ),
+    "attribute by a taken name": (
+        "text:",
+        NOTED.replace("remark", "title") + "text:",
+        ["data.yaml:4: attributes[0]", "'title'", "another name"],
+    ),
+    "attribute that lacks texts": (
+        "text:",
+        NOTED + "text:",
+        ["'remark' has no text for 11 of 12 items, such as N2, N3, N4", "missing: empty"],
+    ),
+    "mistyped written attribute": (
+        "text: [title]",
+        NOTED + "text: [remarc]",
+        ["data.yaml:5: text[0]", "'remarc'", "'remark'"],
+    ),
+    "no generated attribute": (
+        "text:",
+        "attributes: [{name: summary}]\ntext:",
+        ["data.yaml:4: attributes[0]", "'summary'", "legoray augment"],
+    ),
     "unknown key": ("text:", "txt:", ["data.yaml:4", "'text'"]),
     "unknown processor": ("processor: mind", "processor: mynd", ["mynd", "'mind'"]),
     "unknown option": ("text:", "options: {valid_shar: 0.1}\ntext:", ["'valid_share'"]),
@@ -195,6 +232,7 @@ DATASET_CASES = {
 def test_dataset(desk, case):
     old, new, words = DATASET_CASES[case]
     desk.edit("data.yaml", old, new)
+    desk.write(NOTES, "id,note\nN1,fine\n")
     refused(desk, ["prepare", "data.yaml"], *words)
     assert not list((desk.folder / "home").glob("tables/*/manifest.json"))
 
@@ -367,3 +405,14 @@ def test_a_damaged_checkpoint_ends_the_search_and_loses_nothing(desk):
     checkpoint.unlink()
     assert desk.run("search", "space.yaml")[0] == 0
     assert json.loads((sweep / "trials/0.json").read_text())["status"] == "completed"
+
+
+def test_a_template_is_told_the_nearest_written_attribute(desk):
+    desk.write(NOTES, "id,note\nN1,fine\n")
+    noted = NOTED.replace("columns", "missing: empty, columns")
+    desk.edit("data.yaml", "text:", noted + "text:")
+    desk.edit("space.yaml", "{name: id}", "{name: cnn, attributes: [remarc]}")
+    refused(desk, ["check", "space.yaml"], "'remarc'", "did you mean 'remark'?")
+    desk.edit("space.yaml", "{name: cnn, attributes: [remarc]}",
+              '{name: vector, model: minilm, template: "{remarc}"}')  # fmt: skip
+    refused(desk, ["check", "space.yaml"], "'remarc'", "did you mean 'remark'?")

@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from legoray.data.corpus import Corpus, Split
 from legoray.data.ragged import flat, offsets_of, rows_of
-from legoray.data.schema import HISTORIES, INTERACTIONS, SCHEMA_VERSION, SPLITS, Manifest
+from legoray.data.schema import (
+    HISTORIES,
+    INTERACTIONS,
+    SCHEMA_VERSION,
+    SPLITS,
+    WRITTEN,
+    Manifest,
+)
 from legoray.errors import DamagedError, InputError, Problem, unknown
 from legoray.records import read_json
 
@@ -51,10 +60,11 @@ def load_items(tables: Path, columns: list[str] | None = None) -> pa.Table:
 
     Args:
         tables: folder of prepared tables.
-        columns: what to read besides nothing; all columns where it is not given.
+        columns: which; attributes written later among them. All but those where not given.
 
     Raises:
-        InputError: a column does not exist, or a file is missing or damaged.
+        InputError: a column does not exist, a file is missing or damaged, or a written attribute
+            lacks the texts of some items.
     """
     manifest = read_manifest(tables)
     known = ["item_id", "key", *manifest.attributes]
@@ -62,12 +72,15 @@ def load_items(tables: Path, columns: list[str] | None = None) -> pa.Table:
         if name not in known:
             raise InputError(unknown("item attribute", name, known, str(tables)))
     wanted = known if columns is None else columns
-    read = read_files(_files(tables, manifest, "items"), list(dict.fromkeys(["item_id", *wanted])))
-    table = pa.concat_tables(read)
+    raw = [name for name in wanted if name not in manifest.written]
+    files = _files(tables, manifest, "items")
+    table = pa.concat_tables(read_files(files, list(dict.fromkeys(["item_id", *raw]))))
     expected = np.arange(1, manifest.counts["items"] + 1)
     if not np.array_equal(table["item_id"].to_numpy(), expected):
         raise DamagedError(_damaged(tables / "items", "its rows are not items 1 to N"))
-    return table.select(wanted)
+    if columns is None:
+        return table.select(raw)
+    return _with_written(table, tables, manifest, columns, expected).select(columns)
 
 
 def load_users(tables: Path, columns: list[str]) -> pa.Table:
@@ -81,11 +94,45 @@ def load_users(tables: Path, columns: list[str]) -> pa.Table:
     for name in columns:
         if name not in known:
             raise InputError(unknown("user attribute", name, known, str(tables)))
-    read = read_files(_files(tables, manifest, "users"), ["user", *columns])
-    table = pa.concat_tables(read)
-    if not np.array_equal(table["user"].to_numpy(), np.arange(manifest.counts["users"])):
+    raw = [name for name in columns if name not in manifest.written]
+    table = pa.concat_tables(read_files(_files(tables, manifest, "users"), ["user", *raw]))
+    expected = np.arange(manifest.counts["users"])
+    if not np.array_equal(table["user"].to_numpy(), expected):
         raise DamagedError(_damaged(tables / "users", "its rows are not users 0 to U - 1"))
-    return table.select(columns)
+    return _with_written(table, tables, manifest, columns, expected).select(columns)
+
+
+def _with_written(
+    table: pa.Table, tables: Path, manifest: Manifest, names: list[str], numbers: NDArray[Any]
+) -> pa.Table:
+    """The table with those of some attributes that were written later."""
+    for name in dict.fromkeys(n for n in names if n in manifest.written):
+        known = manifest.written[name]
+        read = pa.concat_tables(read_files([tables / file for file in known.files], WRITTEN.names))
+        if not np.array_equal(read["number"].to_numpy(), numbers):
+            raise DamagedError(_damaged(tables / known.files[0], "rows are missing"))
+        if read["text"].null_count and known.missing == "fail":
+            keys = pa.concat_tables(read_files(_files(tables, manifest, known.of), ["key"]))["key"]
+            lacking = keys.filter(pc.is_null(read["text"]))
+            raise InputError(missing_texts(name, known.of, lacking, len(keys), str(tables)))
+        table = table.append_column(name, pc.fill_null(read["text"], ""))
+    return table
+
+
+def missing_texts(name: str, of: str, keys: Any, total: int, where: str) -> Problem:
+    """The problem of a written attribute that lacks texts.
+
+    Args:
+        name: of the attribute.
+        of: items or users.
+        keys: of those without a text.
+        total: how many there are with and without.
+        where: the place to name.
+    """
+    some = ", ".join(keys[:3].to_pylist())
+    message = f"the attribute '{name}' has no text for {len(keys):,} of {total:,} {of}, such as"
+    hint = f"write the others, or say `missing: empty` of '{name}' below `attributes` in the YAML"
+    return Problem(where, f"{message} {some}", hint)
 
 
 def load_corpus(tables: Path) -> Corpus:
@@ -232,7 +279,8 @@ def check_files(tables: Path, manifest: Manifest) -> None:
     Raises:
         InputError: one is not.
     """
-    broken = [name for name in manifest.files if not _intact(tables / name)]
+    later = [name for table in manifest.written.values() for name in table.files]
+    broken = [name for name in (*manifest.files, *later) if not _intact(tables / name)]
     if broken:
         raise DamagedError(*[_damaged(tables / name, "is missing or cut short") for name in broken])
 

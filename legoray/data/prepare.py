@@ -11,7 +11,6 @@ Neither torch nor Ray is imported on that way.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from legoray.config import DatasetConfig, build, expand, home, read_dataset
+from legoray.config import DatasetConfig, WrittenSource, build, expand, home, read_dataset
+from legoray.data.attributes import (
+    Source,
+    attach,
+    check_sources,
+    generated,
+    same_files,
+    source_file,
+    unchanged,
+)
 from legoray.data.files import RawFolder
-from legoray.data.fingerprint import hash_parts, sha256_file
+from legoray.data.fingerprint import hash_parts
 from legoray.data.load import check_files
 from legoray.data.processors import processor_class
-from legoray.data.schema import SCHEMA_VERSION, SPLITS, Manifest, SourceFile
+from legoray.data.schema import SCHEMA_VERSION, SPLITS, Manifest, SourceFile, WrittenTable
+from legoray.data.written import list_written, written_folder
 from legoray.errors import InputError, Problem, unknown
 from legoray.records import digest, read_json, write_json
 from legoray.yamlfile import Document
@@ -56,6 +65,7 @@ class _Plan:
     sources: Sources
     config_hash: str
     tables: Path
+    written: list[Source]
 
 
 def prepare(dataset: Path, *, say: Say) -> Prepared:
@@ -76,6 +86,7 @@ def prepare(dataset: Path, *, say: Say) -> Prepared:
         plan.tables.parent.mkdir(parents=True, exist_ok=True)
         with _lock(plan, say):
             found = _existing(plan)
+            found = found or _renewed(plan, say)
             manifest = found or _make(plan, say)
     except OSError as error:
         raise InputError(_unusable(plan, error)) from error
@@ -101,9 +112,13 @@ def _plan(dataset: Path) -> _Plan:
     except InputError as error:
         raise InputError(*[_placed(problem, document) for problem in error.problems]) from None
     if processor.attributes:
-        _check_text(config.text, list(processor.attributes), document)
+        attached = [name for one in config.attributes for name in one.named()]
+        later = [*attached, *list_written(home(), config.name)]
+        _check_text(config.text, [*processor.attributes, *later], document)
     sources = processor.sources(raw) if raw.exists() else {}
+    written = _written(config, document, raw) if raw.path.is_dir() else []
     raw.check()
+    check_sources(written, processor.attributes)
     content = {
         "schema": SCHEMA_VERSION,
         "processor": config.processor,
@@ -114,7 +129,34 @@ def _plan(dataset: Path) -> _Plan:
     }
     config_hash = digest(content)
     tables = home() / "tables" / f"{config.name}-{config_hash[:8]}"
-    return _Plan(config, document, processor, raw.path, sources, config_hash, tables)
+    return _Plan(config, document, processor, raw.path, sources, config_hash, tables, written)
+
+
+def _written(config: DatasetConfig, document: Document, raw: RawFolder) -> list[Source]:
+    """The sources of all written attributes: those that the YAML attaches, then generated ones."""
+    found, names, problems = [], list_written(home(), config.name), []
+    asked: dict[str, tuple[WrittenSource, str]] = {}
+    for number, one in enumerate(config.attributes):
+        where = document.where(("attributes", number))
+        if one.file is not None:
+            place = str(expand(one.file, raw.path, where))
+            path = raw.file(place, text=one.is_text(place))
+            found.append(Source(one, where, (path,), raw.path, "attached"))
+        elif one.name in asked:
+            first = asked[one.name][1]
+            problems.append(Problem(where, f"'{one.name}' stands twice", f"first at {first}"))
+        elif one.name not in names:
+            hint = "`legoray augment` writes them"
+            told = unknown("generated attribute", one.name, names, where)
+            problems.append(Problem(where, told.message, told.hint if names else hint))
+        else:
+            asked[str(one.name)] = (one, where)
+    if problems:
+        raise InputError(*problems)
+    for name in names:
+        one_asked, where = asked.get(name, (None, ""))
+        found.append(generated(written_folder(home(), config.name, name), one_asked, where))
+    return found
 
 
 def _raw_path(config: DatasetConfig, document: Document) -> Path:
@@ -148,6 +190,24 @@ def _check_text(text: list[str], attributes: list[str], document: Document) -> N
 
 def _existing(plan: _Plan) -> Manifest | None:
     """The manifest of tables that were made from these very files, with what the YAML adds."""
+    manifest = _core(plan)
+    if manifest is None:
+        return None
+    written = unchanged(plan.written, manifest)
+    return None if written is None else _settled(plan, manifest, written)
+
+
+def _renewed(plan: _Plan, say: Say) -> Manifest | None:
+    """The same where attributes were written since, or are attached otherwise."""
+    manifest = _core(plan)
+    if manifest is None:
+        return None
+    written = attach(plan.written, manifest, plan.tables, plan.config.on_bad_row, say)
+    return _settled(plan, manifest, written)
+
+
+def _core(plan: _Plan) -> Manifest | None:
+    """The manifest as it stands, if the raw files and their reading are as they were."""
     path = plan.tables / "manifest.json"
     if not path.exists():
         return None
@@ -159,45 +219,41 @@ def _existing(plan: _Plan) -> Manifest | None:
     if manifest.schema_version != SCHEMA_VERSION or manifest.config_hash != plan.config_hash:
         return None
     check_files(plan.tables, manifest)
-    sources = _same_sources(plan, manifest.sources)
-    if sources is None:
-        return None
-    described = manifest.model_copy(update={**_described(plan, manifest), "sources": sources})
-    if described != manifest:
-        write_json(path, described)
+    sources = same_files(manifest.sources, list(plan.sources.values()), plan.raw)
+    return None if sources is None else manifest.model_copy(update={"sources": sources})
+
+
+def _settled(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]) -> Manifest:
+    """The manifest with these written attributes and what the YAML says, on disk where it differs.
+
+    It differs from what is on disk at most by what the YAML says, by times, and by these.
+    """
+    described = _described(plan, manifest, written)
+    if described != read_json(plan.tables / "manifest.json", Manifest):
+        write_json(plan.tables / "manifest.json", described)
     return described
 
 
-def _same_sources(plan: _Plan, known: list[SourceFile]) -> list[SourceFile] | None:
-    """The sources as they are now if their content is as it was, else None."""
-    before = {source.path: source for source in known}
-    now = []
-    for path in dict.fromkeys(plan.sources.values()):
-        old = before.pop(os.path.relpath(path, plan.raw), None)
-        state = path.stat()
-        if old is None or old.size != state.st_size:
-            return None
-        if old.mtime_ns != state.st_mtime_ns:
-            if sha256_file(path) != old.sha256:
-                return None
-            old = old.model_copy(update={"mtime_ns": state.st_mtime_ns})
-        now.append(old)
-    return None if before else now
-
-
-def _described(plan: _Plan, manifest: Manifest) -> dict[str, Any]:
+def _described(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]) -> Manifest:
     """What the YAML says of tables without changing their content."""
     config = plan.config
-    text = config.text or list(plan.processor.default_text) or manifest.attributes
-    _check_text(text, manifest.attributes, plan.document)
-    return {
+    raw = [name for name in manifest.attributes if name not in manifest.written]
+    of_users = [name for name in manifest.user_attributes if name not in manifest.written]
+    attributes = raw + [name for name, table in written.items() if table.of == "items"]
+    text = config.text or list(plan.processor.default_text) or raw
+    _check_text(text, attributes, plan.document)
+    changes: dict[str, Any] = {
         "title": config.title,
         "synthetic": config.synthetic,
+        "attributes": attributes,
+        "user_attributes": of_users + [n for n, table in written.items() if table.of == "users"],
+        "written": written,
         "text": text,
         "group": config.group,
         "max_history": config.max_history,
         "protocol": {**manifest.protocol, "group": config.group},
     }
+    return manifest.model_copy(update=changes)
 
 
 def _make(plan: _Plan, say: Say) -> Manifest:
@@ -206,7 +262,7 @@ def _make(plan: _Plan, say: Say) -> Manifest:
     from legoray.data.processors.base import Run
     from legoray.data.stages import Stages
 
-    sources = [_source(path, plan.raw) for path in dict.fromkeys(plan.sources.values())]
+    sources = [source_file(path, plan.raw) for path in dict.fromkeys(plan.sources.values())]
     total = sum(source.size for source in sources)
     stamp = hash_parts({"config": plan.config_hash, "files": [[s.path, s.sha256] for s in sources]})
     work = plan.tables.with_name(f".{plan.tables.name}.partial")
@@ -215,21 +271,13 @@ def _make(plan: _Plan, say: Say) -> Manifest:
     say(f"{again} {plan.config.name}: {total / 1e6:.1f} MB of raw files in {plan.raw}")
     bad_rows = BadRows(plan.config.on_bad_row, say)
     plan.processor.process(Run(plan.sources, stages, pick_engine(total), bad_rows, say))
-    manifest = _manifest(plan, sources, stages.total(), work)
+    core = _manifest(plan, sources, stages.total(), work)
+    written = attach(plan.written, core, work, plan.config.on_bad_row, say)
+    manifest = _described(plan, core, written)
     write_json(work / "manifest.json", manifest)
     _move(work, plan.tables)
     _tell(manifest, say)
     return manifest
-
-
-def _source(path: Path, raw: Path) -> SourceFile:
-    state = path.stat()
-    return SourceFile(
-        path=os.path.relpath(path, raw),
-        size=state.st_size,
-        mtime_ns=state.st_mtime_ns,
-        sha256=sha256_file(path),
-    )
 
 
 def _manifest(plan: _Plan, sources: list[SourceFile], facts: Facts, work: Path) -> Manifest:
@@ -240,7 +288,7 @@ def _manifest(plan: _Plan, sources: list[SourceFile], facts: Facts, work: Path) 
     ]
     labeled = {name: facts.labeled[name] for name in splits}
     content = {"hashes": facts.hashes, "labeled": labeled, "attributes": facts.attributes}
-    manifest = Manifest(
+    return Manifest(
         schema_version=SCHEMA_VERSION,
         name=plan.config.name,
         title="",
@@ -260,7 +308,6 @@ def _manifest(plan: _Plan, sources: list[SourceFile], facts: Facts, work: Path) 
         sources=sources,
         files=files,
     )
-    return manifest.model_copy(update=_described(plan, manifest))
 
 
 def _move(work: Path, tables: Path) -> None:

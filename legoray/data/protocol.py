@@ -1,4 +1,4 @@
-"""Rules that decide what a number measures: temporal splits and sampled negatives."""
+"""Rules that decide what a number measures: splits by time or by place, and sampled negatives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from legoray.data.corpus import Int32, Int64
-from legoray.data.ragged import expand, offsets_of
+from legoray.data.ragged import expand, offsets_of, rows_of
 from legoray.errors import InputError, Problem
 
 CHUNK = 1 << 18  # clicks sampled at once; part of the rule, since each chunk has its own seed
@@ -43,6 +43,37 @@ def temporal_split(time: Int64, shares: list[float]) -> list[Int64]:
     return parts
 
 
+def leave_last_out(offsets: Int64, *, min_length: int = 3) -> dict[str, Int64]:
+    """The last element of each sequence is test, the one before it valid, earlier ones train.
+
+    The first element of a sequence is in no split, since nothing lies before it.
+
+    Args:
+        offsets: `[U + 1]` where each sequence begins.
+        min_length: shorter sequences give nothing; at least 3, so that valid has a history.
+
+    Returns:
+        Positions in all sequences one after another: split -> `[N]`, rising.
+    """
+    row = rows_of(offsets)
+    length = np.diff(offsets)[row]
+    place = np.arange(len(row)) - offsets[row]
+    left = np.where(length >= max(min_length, 3), length - 1 - place, -1)
+    return {
+        "train": np.flatnonzero((left >= 2) & (place >= 1)),
+        "valid": np.flatnonzero(left == 1),
+        "test": np.flatnonzero(left == 0),
+    }
+
+
+LEAVE_LAST_OUT = "leave-last-out: of each user the last item is test, the one before it valid"
+RATED = (
+    "the items that somebody had rated at or before the click's time and that the user never liked "
+    "(at any time)"
+)
+UNSEEN = "the items that the user never had (at any time)"
+
+
 @dataclass(frozen=True)
 class NegativeRule:
     """How many negatives a click gets, from what pool and how."""
@@ -51,15 +82,14 @@ class NegativeRule:
     by: Literal["uniform", "popularity"]
     seed: int
 
-    def protocol(self) -> dict[str, str | int | float | bool]:
+    def protocol(self, pool: str = RATED) -> dict[str, str | int | float | bool]:
+        """What is stamped on results; `pool` says from what negatives are drawn."""
         how = {
             "uniform": "uniformly",
             "popularity": "in proportion to the item's clicks in the train period, plus one",
         }[self.by]
         return {
-            "negatives": f"{self.count} per click, sampled {how}, without repeats, from the items "
-            "that somebody had rated at or before the click's time and that the user never liked "
-            "(at any time)",
+            "negatives": f"{self.count} per click, sampled {how}, without repeats, from {pool}",
             "negatives_seed": self.seed,
         }
 
@@ -146,6 +176,38 @@ class Pool:
         else:
             at = np.searchsorted(mass, uniform * mass[prefix], side="right") - 1
         return self.item[np.minimum(at, prefix - 1)].astype(np.int64)
+
+
+def sample_unseen_negatives(
+    rule: NegativeRule,
+    split: int,
+    user: Int32,
+    *,
+    owner: Int32,
+    owned: Int32,
+    items: int,
+    weight: NDArray[np.float64] | None = None,
+) -> Sampled:
+    """Negatives of each click, out of all items that its user never had.
+
+    Args:
+        rule: how many, how, and the seed.
+        split: its number; each split draws for itself.
+        user: `[N]` whose clicks these are.
+        owner: `[T]` whose items those of `owned` are.
+        owned: `[T]` all items that users had at any time, from 1.
+        items: how many items there are.
+        weight: `[items]` by which `popularity` draws.
+    """
+    stride = items + 1
+    pool = Pool(
+        item=np.arange(1, stride, dtype=np.int32),
+        since=np.zeros(items, np.int64),
+        liked=np.unique(owner.astype(np.int64) * stride + owned),
+        stride=stride,
+        weight=np.ones(items) if weight is None else weight,
+    )
+    return pool.sample(rule, split, user, np.zeros(len(user), np.int64))
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,22 @@
 <tables>/interactions/<split>/*.parquet
                                   impression_id int64, history_id int32, history_end int32,
                                   item_id int32, label int8, time int64; sorted by impression
+<tables>/attributes/<name>-<fingerprint>/*.parquet
+                                  an attribute written later: number int32 (item_id or user), text
+                                  string (null = nobody wrote one)
 <tables>/tokens/<key>/            tokens of one attribute, made later and on demand
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal
+
 import pyarrow as pa
 from pydantic import Field
 
 from legoray.config import Strict
+from legoray.data.written import Provenance
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
@@ -35,6 +42,9 @@ INTERACTIONS = pa.schema(
         ("time", pa.int64()),
     ]
 )
+
+
+WRITTEN = pa.schema([("number", pa.int32()), ("text", pa.string())])
 
 
 def items_schema(attributes: list[str]) -> pa.Schema:
@@ -58,6 +68,20 @@ class SourceFile(Strict):
     sha256: str
 
 
+class WrittenTable(Strict):
+    """An attribute that was written later, as a table beside the items or users."""
+
+    of: Literal["items", "users"]
+    made: Literal["generated", "attached"]
+    fingerprint: str  # of the texts, an empty one where there is none
+    missing: Literal["fail", "empty"]  # what becomes of those without a text
+    counts: dict[str, int]  # texts, missing, unknown_keys, refused, bad_rows/<file>, ...
+    provenance: Provenance
+    config_hash: str  # of the source in the data set's YAML
+    sources: list[SourceFile]
+    files: list[str]  # relative to the tables
+
+
 class Manifest(Strict):
     """`manifest.json`: what the tables hold and what everything downstream is keyed by."""
 
@@ -67,9 +91,10 @@ class Manifest(Strict):
     synthetic: bool
     processor: str
     config_hash: str  # of the processor's name and options, on_bad_row, the path's content aside
-    fingerprint: str  # of the tables' content
-    attributes: list[str]
+    fingerprint: str  # of the tables' content; written attributes have their own
+    attributes: list[str]  # raw ones, then written ones
     user_attributes: list[str] = Field(default_factory=list)
+    written: dict[str, WrittenTable] = Field(default_factory=dict)
     text: list[str]
     group: str
     max_history: int
@@ -78,4 +103,9 @@ class Manifest(Strict):
     dropped: dict[str, int] = Field(default_factory=dict)  # what was left out, by reason
     protocol: dict[str, str | int | float | bool] = Field(default_factory=dict)
     sources: list[SourceFile]
-    files: list[str]  # every Parquet file, relative to the tables
+    files: list[str]  # every Parquet file, relative to the tables; without written attributes
+
+    def prints(self, names: Iterable[str], of: str = "items") -> dict[str, str]:
+        """The fingerprints of those of some attributes that were written later."""
+        found = {name: self.written[name] for name in names if name in self.written}
+        return {name: table.fingerprint for name, table in found.items() if table.of == of}

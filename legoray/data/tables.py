@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from legoray.data.corpus import Int32, Int64
 from legoray.data.engine import Engine
 from legoray.data.fingerprint import hash_columns
+from legoray.data.protocol import Sampled
 from legoray.data.ragged import expand, list_array, offsets_of, rows_of
 from legoray.data.schema import HISTORIES, INTERACTIONS, items_schema, users_schema
 from legoray.data.stages import Facts
@@ -56,6 +57,28 @@ class Impressions:
             label=self.label[rows],
             labeled=self.labeled,
         )
+
+
+def clicks_with_negatives(
+    *, id: Int64, history: Int32, end: Int32, time: Int64, item: Int32, sampled: Sampled
+) -> Impressions:
+    """One impression per click: the click, then its negatives.
+
+    Args:
+        id: `[I]` the impressions' ids.
+        history: `[I]`, and so `end` and `time`: see `Impressions`.
+        end: see there.
+        time: see there.
+        item: `[I]` what was clicked.
+        sampled: the negatives of each.
+    """
+    offsets = offsets_of(sampled.count + 1)
+    items = np.zeros(offsets[-1], np.int32)
+    label = np.zeros(offsets[-1], np.int8)
+    items[offsets[:-1]] = item
+    label[offsets[:-1]] = 1
+    items[expand(offsets[:-1] + 1, sampled.count)] = sampled.item
+    return Impressions(id, history, end, time, offsets, items, label)
 
 
 def write_items(

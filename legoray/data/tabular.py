@@ -21,25 +21,31 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
+from legoray.config import FileForm
 from legoray.data.lines import PLACE
 from legoray.errors import InputError, Problem, nearest
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
+            ".parquet": "parquet"}  # fmt: skip
+BY_ENDING = FileForm()
 FORMATS = ".csv, .tsv, .jsonl, .ndjson or .parquet"
 
 
-def read_table(path: Path, columns: dict[str, str] | None = None) -> pa.Table:
+def read_table(
+    path: Path, columns: dict[str, str] | None = None, form: FileForm = BY_ENDING
+) -> pa.Table:
     """A file's columns under new names, and the columns of `lines.PLACE`.
 
     Args:
-        path: the file; its ending says what it is.
+        path: the file.
         columns: new name -> name in the file; all columns under their own names if not given.
+        form: what the file is, where its ending does not say so.
 
     Raises:
         InputError: a column is missing, or the file as a whole cannot be read.
     """
-    reader = _reader(path)
-    table = reader(path)
+    table = _reader(path, form)(path)
     if columns is None:
         return table
     own = [name for name in table.column_names if name not in PLACE]
@@ -50,13 +56,14 @@ def read_table(path: Path, columns: dict[str, str] | None = None) -> pa.Table:
     return pa.table({**{new: table[old] for new, old in columns.items()}, **place})
 
 
-def column_names(path: Path) -> list[str]:
+def column_names(path: Path, form: FileForm = BY_ENDING) -> list[str]:
     """The names of a file's columns, without reading its rows where the format allows."""
-    if path.suffix.lower() == ".parquet":
+    kind = _kind(path, form)
+    if kind == "parquet":
         return _parquet(path, lambda: pq.read_schema(path).names)
-    if path.suffix.lower() in _SEPARATORS:
-        return csv_header(path, _SEPARATORS[path.suffix.lower()])
-    return [name for name in read_table(path).column_names if name not in PLACE]
+    if kind == "csv":
+        return csv_header(path, _separator(path, form))
+    return [name for name in read_table(path, form=form).column_names if name not in PLACE]
 
 
 def csv_header(path: Path, separator: str) -> list[str]:
@@ -80,19 +87,32 @@ def csv_header(path: Path, separator: str) -> list[str]:
 
 def _missing(path: Path, name: str, own: list[str]) -> Problem:
     close = nearest(name, own)
+    between = [c for c in "\t;|," if len(own) == 1 and c in own[0]]
     hint = f"is it '{close}'?" if close else f"its columns: {', '.join(own)}"
+    if between:
+        told = json.dumps(between[0])
+        hint = f"its only column is {own[0]!r}: if {told} separates them, say `separator: {told}`"
     return Problem(str(path), f"has no column '{name}'", hint)
 
 
-def _reader(path: Path) -> Callable[[Path], pa.Table]:
-    ending = path.suffix.lower()
-    if ending in _SEPARATORS:
-        return lambda p: _read_csv(p, _SEPARATORS[ending])
-    if ending in (".jsonl", ".ndjson", ".json"):
+def _reader(path: Path, form: FileForm) -> Callable[[Path], pa.Table]:
+    kind = _kind(path, form)
+    if kind == "csv":
+        return lambda p: _read_csv(p, _separator(path, form))
+    if kind == "jsonl":
         return _read_json
-    if ending == ".parquet":
+    if kind == "parquet":
         return lambda p: _placed(_parquet(p, lambda: pq.read_table(p)))
-    raise InputError(Problem(str(path), f"has the ending '{ending}'", f"expected {FORMATS}"))
+    message = f"has the ending '{path.suffix.lower()}'"
+    raise InputError(Problem(str(path), message, f"expected {FORMATS}, or say its `format`"))
+
+
+def _kind(path: Path, form: FileForm) -> str | None:
+    return form.format or ("csv" if form.separator else _FORMATS.get(path.suffix.lower()))
+
+
+def _separator(path: Path, form: FileForm) -> str:
+    return form.separator or _SEPARATORS.get(path.suffix.lower(), ",")
 
 
 def _placed(table: pa.Table, line: NDArray[Any] | None = None) -> pa.Table:
@@ -243,7 +263,7 @@ def _read_json_slowly(path: Path) -> pa.Table:
 
 def _json_row(raw: bytes) -> tuple[dict[str, Any], str | None]:
     try:
-        row = json.loads(raw)
+        row = json.loads(raw, parse_constant=lambda name: None)  # NaN is no value
     except UnicodeDecodeError:
         return {}, "is not UTF-8 text"
     except json.JSONDecodeError as error:

@@ -112,7 +112,8 @@ def open_table(
     """
     manifest = read_manifest(tables)
     check_attributes([attribute], manifest.attributes, tables)
-    parts = [VERSION, manifest.fingerprint, tokenizer_checksum(tokenizer), attribute, length, shift]
+    checksum, texts_of = tokenizer_checksum(tokenizer), manifest.prints([attribute])
+    parts = [VERSION, manifest.fingerprint, checksum, attribute, length, shift, *texts_of.values()]
     file = tables / "tokens" / digest(parts) / "tokens.safetensors"
 
     def make() -> bytes:
@@ -132,7 +133,8 @@ def open_word_tokenizer(tables: Path, attributes: Sequence[str], min_count: int)
     manifest = read_manifest(tables)
     check_attributes(attributes, manifest.attributes, tables)
     names = sorted(set(attributes))
-    key = digest([VERSION, manifest.fingerprint, names, min_count])
+    prints = manifest.prints(names)
+    key = digest([VERSION, manifest.fingerprint, names, min_count, *([prints] if prints else [])])
     file = tables / "tokens" / f"words-{key}" / "tokenizer.json"
 
     def make() -> bytes:

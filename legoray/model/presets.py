@@ -101,21 +101,11 @@ def fitting(parts: Mapping[str, Iterable[str]]) -> list[str]:
 
 def attributes_read(content: Mapping[str, Any], text: tuple[str, ...]) -> tuple[str, ...]:
     """The attributes that a content operator reads; empty for identifiers and files of vectors."""
+    from legoray.model.reads import names_in
     from legoray.model.registry import parse_part
 
     cls, settings = parse_part("content", dict(content))
-    return tuple(dict.fromkeys(_attributes(cls.recipe(settings, text))))
-
-
-def _attributes(recipe: Any) -> list[str]:
-    if hasattr(recipe, "parts"):
-        return [name for part in recipe.parts for name in _attributes(part)]
-    template = getattr(getattr(recipe, "source", recipe), "template", "")
-    if template:
-        from legoray.llm.text import template_attributes
-
-        return template_attributes(template)
-    return list(getattr(recipe, "attributes", ()))
+    return tuple(names_in(cls.recipe(settings, text)))
 
 
 def reading_note(name: str, content: Mapping[str, Any], text: tuple[str, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -98,6 +99,7 @@ def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
     if not names:
         console.print("The test split has no labels: nothing was measured on it.", highlight=False)
         return
+    rows = _told_apart(rows)
     title = f"test split of {data_title(sweep.info)}, mean ± standard deviation over seeds:"
     console.print(title, highlight=False, markup=False)
     table = Table()
@@ -113,6 +115,18 @@ def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
         values = (f"{record.test[n]:.4f}" if n in record.test else "" for n in names)
         table.add_row(record.label, "", *values, style="dim")
     console.print(table)
+
+
+def _told_apart(rows: list[Summary]) -> list[Summary]:
+    """The same, where labels repeat with what differs among the choices of these rows."""
+    from legoray.zoo.board import settings_text
+
+    told = []
+    for row in rows:
+        alike = [other.chosen for other in rows if other.label == row.label]
+        own = {k: v for k, v in row.chosen.items() if any(c.get(k) != v for c in alike)}
+        told.append(replace(row, label=f"{row.label} {settings_text(own)}") if own else row)
+    return told
 
 
 def _columns_that_fit(width: int, rows: list[Summary]) -> int:

@@ -82,7 +82,8 @@ class Summary:
     """One composition's final trainings together."""
 
     label: str
-    config: str  # a digest of the configuration without its seed
+    config: str  # a digest of the configuration without its seed, and of the texts read
+    chosen: dict[str, Any]  # what the search chose, by path
     seeds: int
     mean: dict[str, float]
     std: dict[str, float]  # sample standard deviation; 0 for one seed
@@ -95,12 +96,13 @@ def summaries(sweep: Sweep, select: str) -> list[Summary]:
 
 
 def _groups(sweep: Sweep) -> dict[str, list[TrialRecord]]:
-    """Completed final trainings by their configuration without its seed."""
+    """Completed final trainings by their configuration without its seed, and the texts read."""
     groups: dict[str, list[TrialRecord]] = {}
     for record in sweep.of("final"):
         if record.status == "completed":
             bare = {k: v for k, v in record.config.items() if k != "seed"}
-            groups.setdefault(digest(bare), []).append(record)
+            read = {"reads": record.reads} if record.reads else {}
+            groups.setdefault(digest(bare | read), []).append(record)
     return groups
 
 
@@ -114,6 +116,7 @@ def _summary(name: str, records: list[TrialRecord], select: str) -> Summary:
     return Summary(
         label=records[0].label,
         config=name,
+        chosen=records[0].params,
         seeds=len(records),
         mean={m: statistics.fmean(values) for m, values in columns.items()},
         std={m: _spread(values) for m, values in columns.items()},

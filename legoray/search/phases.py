@@ -160,6 +160,7 @@ class Phases(Searcher):
             home=self._home,
             folder=str(self._sweep.model_folder(final.key)),
             test=phase == "final" and self._goal.test,
+            reads=record.reads,
         )
         return {
             "number": record.number,

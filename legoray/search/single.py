@@ -75,6 +75,7 @@ def train_one(asked: Asked, console: Console) -> int:
         prepared.tables,
         prepared.manifest,
         fresh=asked.fresh,
+        mixed=True,
     )
     try:
         sweep.interrupt()
@@ -202,6 +203,7 @@ class _Run:
             home=str(home()),
             folder=str(self.sweep.model_folder(record.key)),
             test=self.asked.test and self.prepared.manifest.labeled.get("test", False),
+            reads=record.reads,
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         runtime = Runtime(corpus=shared_corpus(self.prepared.tables), device=device)

@@ -48,9 +48,18 @@ class SpaceLike(Protocol):
 
 
 def trial_key(config: dict[str, Any], info: SweepInfo, extra: str = "") -> str:
-    """The key of a training: equal configuration, data and protocol give equal keys."""
+    """The key of a training: equal configuration, data, texts and protocol give equal keys."""
     content = {"config": config, "fingerprint": info.fingerprint, "protocol": info.protocol}
+    reads = reads_in(config, info)
+    content |= {"reads": reads} if reads else {}
     return digest({**content, "extra": extra} if extra else content)
+
+
+def reads_in(config: dict[str, Any], info: SweepInfo) -> dict[str, str]:
+    """The attributes that a configuration reads, and the fingerprints of those written later."""
+    from legoray.model.reads import reads_of_config
+
+    return reads_of_config(config, info.text, info.written)
 
 
 class Sweep:
@@ -90,6 +99,7 @@ class Sweep:
             phase=phase,
             label=label,
             config=config,
+            reads=reads_in(config, self.info),
             params=params,
             started=time.time(),
         )
@@ -144,9 +154,23 @@ class Sweep:
 
 
 def open_sweep(
-    space: SpaceLike, folder: Path, tables: Path, manifest: Manifest, *, fresh: bool = False
+    space: SpaceLike,
+    folder: Path,
+    tables: Path,
+    manifest: Manifest,
+    *,
+    fresh: bool = False,
+    mixed: bool = False,
 ) -> Sweep:
     """Create the sweep's folder, or go on with the one that is there.
+
+    Args:
+        space: what is searched.
+        folder: the sweep's.
+        tables: of the prepared data.
+        manifest: theirs.
+        fresh: set an earlier sweep aside.
+        mixed: trainings on other texts may stand in the same folder.
 
     Raises:
         InputError: another driver runs this sweep, its space or data have changed, its files are
@@ -158,10 +182,9 @@ def open_sweep(
             lock.release()
             _set_aside(folder)
             lock = SweepLock(folder / Sweep.LOCK).acquire()
-        new = not (folder / "sweep.json").exists()
         info = new_info(space, tables, manifest)
-        if not new:
-            info = _same_sweep(space, folder, read_json(folder / "sweep.json", SweepInfo), info)
+        if (folder / "sweep.json").exists():
+            info = _same_sweep(space, folder, info, mixed=mixed)
         sweep = Sweep(folder, info, lock)
         _copy_space(space, folder)
         write_json(folder / "sweep.json", info)
@@ -173,6 +196,8 @@ def open_sweep(
 
 def new_info(space: SpaceLike, tables: Path, manifest: Manifest) -> SweepInfo:
     """What the trials of a new sweep have in common."""
+    from legoray.model.reads import prints_of
+
     config = space.config
     protocol = dict(manifest.protocol)
     protocol["metrics"] = ",".join(config.evaluate.metrics)
@@ -187,6 +212,8 @@ def new_info(space: SpaceLike, tables: Path, manifest: Manifest) -> SweepInfo:
         synthetic=manifest.synthetic,
         tables=str(tables),
         fingerprint=manifest.fingerprint,
+        text=manifest.text,
+        written=prints_of(manifest),
         protocol=protocol,
         select=config.evaluate.select,
         seed=config.seed,
@@ -196,8 +223,9 @@ def new_info(space: SpaceLike, tables: Path, manifest: Manifest) -> SweepInfo:
     )
 
 
-def _same_sweep(space: SpaceLike, folder: Path, old: SweepInfo, new: SweepInfo) -> SweepInfo:
+def _same_sweep(space: SpaceLike, folder: Path, new: SweepInfo, *, mixed: bool) -> SweepInfo:
     """The info of a sweep that goes on, provided that it is the same search on the same data."""
+    old = read_json(folder / "sweep.json", SweepInfo)
     again = "start anew with --fresh, or take another --folder"
     if old.space_hash != new.space_hash:
         raise InputError(*_change_problems(space, folder, again))
@@ -206,7 +234,30 @@ def _same_sweep(space: SpaceLike, folder: Path, old: SweepInfo, new: SweepInfo) 
         raise InputError(
             Problem(new.tables, f"{what} changed since the trials in {folder} began", again)
         )
-    return old.model_copy(update={"tables": new.tables, "space_file": new.space_file})
+    now = new.model_dump(include={"tables", "space_file", "text", "written"})
+    info = old.model_copy(update=now)
+    if not mixed:
+        _check_texts(folder, info)
+    return info
+
+
+def _check_texts(folder: Path, info: SweepInfo) -> None:
+    """Refuse to go on where a trial read other texts than it would read now.
+
+    Raises:
+        InputError: what it read has changed.
+    """
+    for record in read_trials(folder):
+        if record.reads is None:
+            continue
+        now = reads_in(record.config, info)
+        if now == record.reads or not now:
+            continue
+        changed = [name for name in now if name in record.reads and now[name] != record.reads[name]]
+        what = f"the written attribute '{changed[0]}'" if changed else "the data set's `text`"
+        message = f"{what} changed since the trials in {folder} began (trial {record.number})"
+        hint = "start anew with --fresh, or take another --folder"
+        raise InputError(Problem(info.tables, message, hint))
 
 
 def _change_problems(space: SpaceLike, folder: Path, hint: str) -> Iterator[Problem]:

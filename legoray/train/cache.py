@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from legoray.data.load import load_corpus, read_manifest
 from legoray.data.recipes import CodeRecipe, Recipe, VectorRecipe, leaves
 from legoray.model.features import Features, open_features
 from legoray.model.inputs import Inputs, Recipes, open_inputs
+from legoray.model.reads import names_in
 
 
 class ProcessCache:
@@ -49,9 +50,16 @@ def shared_corpus(tables: Path) -> Corpus:
 
 def shared_features(recipe: Recipe, tables: Path, home: Path) -> Features:
     """The features of a recipe, opened once per process and content of the tables."""
-    fingerprint = read_manifest(tables).fingerprint
-    key = (recipe, str(tables), str(home), fingerprint, _stamps(recipe))
+    key = (recipe, str(tables), str(home), _content(names_in(recipe), tables), _stamps(recipe))
     return _FEATURES.get(key, lambda: open_features(recipe, tables, home))
+
+
+def _content(attributes: Sequence[str], tables: Path) -> tuple[str, ...]:
+    """Fingerprints of the tables, and of those attributes of items or users written later."""
+    manifest = read_manifest(tables)
+    known = manifest.written
+    later = [f"{name}:{known[name].fingerprint}" for name in attributes if name in known]
+    return (manifest.fingerprint, *later)
 
 
 def _stamps(recipe: Recipe) -> tuple[tuple[int, int], ...]:
@@ -81,5 +89,6 @@ def shared_inputs(recipes: Recipes, tables: Path, home: Path, corpus: Corpus) ->
 
 def _shared_fields(names: tuple[str, ...], tables: Path) -> FieldTables:
     """The codes of fields, read once per process and content of the tables."""
-    key = (names, str(tables), read_manifest(tables).fingerprint)
+    attributes = [name.partition(".")[2] for name in names]
+    key = (names, str(tables), _content(attributes, tables))
     return _FIELDS.get(key, lambda: open_fields(names, tables))

@@ -44,12 +44,21 @@ class Progress(Strict):
     costs: dict[str, float] = Field(default_factory=dict)  # seconds so far
 
 
-def config_digest(config: TrialConfig, fingerprint: str) -> str:
-    """What a checkpoint must agree on: everything but how long to train."""
+def config_digest(
+    config: TrialConfig, fingerprint: str, reads: Mapping[str, str] | None = None
+) -> str:
+    """What a checkpoint must agree on: everything but how long to train.
+
+    Args:
+        config: of the training.
+        fingerprint: of the data.
+        reads: attribute -> fingerprint of its texts, where they were written later.
+    """
     content = config.model_dump()
     for key in ("epochs", "patience"):
         del content["train"][key]
-    return digest([content, fingerprint])
+    written = {name: texts for name, texts in (reads or {}).items() if texts}
+    return digest([content, fingerprint, written] if written else [content, fingerprint])
 
 
 def last(folder: Path) -> Path:

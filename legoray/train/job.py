@@ -25,6 +25,7 @@ class Job(Strict):
     home: str  # folder of shared caches (hidden states)
     folder: str  # <folder>/last: checkpoint, <folder>/best: model folder of the best epoch
     test: bool = False  # measure the best epoch on the test split at the end
+    reads: dict[str, str] | None = None  # attributes and fingerprints that it must find, if told
     keep_last: bool = False  # keep the checkpoint after the end (for going on with more epochs)
 
 

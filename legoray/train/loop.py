@@ -19,6 +19,7 @@ from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.model.base import Shape
 from legoray.model.inputs import Inputs, Recipes
 from legoray.model.io import load_model, load_state, model_state, save_model
+from legoray.model.reads import prints_of, reads_of
 from legoray.model.recommender import Recommender, new_model, recipes_of
 from legoray.train.cache import shared_inputs
 from legoray.train.checkpoint import (
@@ -84,17 +85,28 @@ class OpenModel:
     inputs: Inputs
     recipes: Recipes
     shape: Shape
+    reads: dict[str, str]  # attribute -> fingerprint of its texts, where they were written later
 
 
 def open_model(job: Job, runtime: Runtime) -> OpenModel:
-    """Build a job's model with the weights that its seed decides, on the worker's device."""
+    """Build a job's model with the weights that its seed decides, on the worker's device.
+
+    Raises:
+        InputError: its texts are no longer those that it was meant to read, or as for its parts.
+    """
     config, tables = job.config, Path(job.tables)
-    recipes = recipes_of(config.model, tuple(read_manifest(tables).text))
+    manifest = read_manifest(tables)
+    recipes = recipes_of(config.model, tuple(manifest.text))
+    reads = reads_of(recipes, prints_of(manifest))
+    if job.reads is not None and reads != job.reads:
+        names = {name for name, _ in job.reads.items() ^ reads.items()}
+        message = f"the texts of {', '.join(sorted(names))} changed while this search was running"
+        raise InputError(Problem(job.tables, message, "start it anew with --fresh"))
     inputs = shared_inputs(recipes, tables, Path(job.home), runtime.corpus)
     recommender, shape = new_model(
         config.model, inputs, max_history=config.train.max_history, seed=config.seed
     )
-    return OpenModel(recommender.to(runtime.device), inputs, recipes, shape)
+    return OpenModel(recommender.to(runtime.device), inputs, recipes, shape, reads)
 
 
 class Training:
@@ -113,7 +125,7 @@ class Training:
         same_start(list(self._parameters.values()), runtime.world)
         self._optimizer = build_optimizer(self._model.recommender, job.config.train)
         self._progress = Progress(
-            config=config_digest(job.config, runtime.corpus.fingerprint),
+            config=config_digest(job.config, runtime.corpus.fingerprint, self._model.reads),
             run=uuid.uuid4().hex,
             accumulate=job.config.train.accumulate,
         )
@@ -251,6 +263,7 @@ class Training:
             "metrics": self._progress.best,
             "data": corpus.name,
             "fingerprint": corpus.fingerprint,
+            "reads": self._model.reads,
             "protocol": corpus.protocol,
             "config": self._config.model_dump(),
         }

@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from legoray.records import Metrics, SweepInfo, TrialRecord
@@ -44,6 +44,7 @@ class Entry:
     test: Metrics
     costs: Metrics
     model: Mapping[str, str] = field(default_factory=dict)  # as `fields.described`
+    reads: str = ""  # as `fields.reads_text`
 
     def group(self) -> tuple[str, ...]:
         """Equal where numbers compare."""
@@ -113,6 +114,7 @@ def entry_of_record(record: TrialRecord, sweep: SweepInfo) -> Entry:
         test=record.test,
         costs=record.costs,
         model=fields.described(record),
+        reads=fields.reads_text(record),
     )
 
 
@@ -141,6 +143,7 @@ def entry_of_run(tags: Mapping[str, str], metrics: Metrics) -> Entry:
         test=named("test"),
         costs=named("cost"),
         model={name: tags[name] for name in DESCRIBED if name in tags},
+        reads=tags.get("reads", ""),
     )
 
 
@@ -169,7 +172,21 @@ def settings_text(chosen: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
+def _told_apart(entries: list[Entry]) -> list[Entry]:
+    """The same, where models of equal settings read different texts with these texts said."""
+    texts: dict[tuple[str, str], set[str]] = {}
+    for entry in entries:
+        texts.setdefault((entry.label, settings_text(entry.chosen)), set()).add(entry.reads)
+    return [
+        replace(entry, chosen={**entry.chosen, "reads": entry.reads})
+        if len(texts[entry.label, settings_text(entry.chosen)] - {""}) > 1 and entry.reads
+        else entry
+        for entry in entries
+    ]
+
+
 def _board(entries: list[Entry]) -> Board:
+    entries = _told_apart(entries)
     first = entries[0]
     finals: dict[str, list[Entry]] = {}
     for entry in entries:

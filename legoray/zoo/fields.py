@@ -104,10 +104,17 @@ def params_of(record: TrialRecord) -> dict[str, str]:
 
 
 def config_key(record: TrialRecord) -> str:
-    """The same for all seeds of one configuration; baselines go by their label."""
+    """The same for all seeds of a configuration on the same texts; baselines go by their label."""
     if not record.config:
         return digest({"baseline": record.label})
-    return digest({name: part for name, part in record.config.items() if name != "seed"})
+    told = {name: part for name, part in record.config.items() if name != "seed"}
+    return digest({**told, "reads": record.reads} if record.reads else told)
+
+
+def reads_text(record: TrialRecord) -> str:
+    """The attributes that a trial read, with the fingerprints of those written later."""
+    reads = record.reads or {}
+    return ", ".join(f"{name} ({texts[:8]})" if texts else name for name, texts in reads.items())
 
 
 def run_name(record: TrialRecord) -> str:
@@ -138,7 +145,7 @@ def described(record: TrialRecord) -> dict[str, str]:
     if not model:
         return {}
     content = model["content"]
-    augmented = AUGMENTED in json.dumps(content)
+    augmented = AUGMENTED in json.dumps([content, *(record.reads or ())])
     found = {**operators(record), "text": AUGMENTED if augmented else "original"}
     found |= {"preset": str(model["preset"])} if model.get("preset") else {}
     language = _language_model(content)
@@ -184,6 +191,7 @@ def fixed_tags(record: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
         "composition": "+".join(operators(record).values()) or record.label,
         LABEL: record.label,
         "phase": record.phase,
+        "reads": reads_text(record)[:LONGEST],
         "seed": str(record.config.get("seed", "")),
     }
 

@@ -117,12 +117,14 @@ def test_an_unwritable_folder_is_the_users_problem(tmp_path):
 
 
 def test_how_long_to_train_does_not_belong_to_the_configuration():
-    first = config_digest(trial(epochs=2, patience=1), "f")
+    first = config_digest(trial(epochs=2, patience=1), "f", {"title": ""})
     assert first == config_digest(trial(epochs=9, patience=3), "f")
     others = [
         config_digest(trial(epochs=2, patience=1), "g"),
         config_digest(trial(seed=2), "f"),
+        config_digest(trial(epochs=2, patience=1), "f", {"summary": "1"}),
+        config_digest(trial(epochs=2, patience=1), "f", {"summary": "2"}),
         config_digest(trial(batch_size=8), "f"),
         config_digest(trial("pooling"), "f"),
     ]
-    assert len({first, *others}) == 5
+    assert len({first, *others}) == 7

@@ -50,6 +50,17 @@ def records():
     return [*found, baseline]
 
 
+def test_text_is_augmented_where_the_data_set_names_it():
+    """By the data set's `text`, the model's settings saying nothing of it."""
+    plain = named(0, "naml").model_copy(update={"reads": {"title": ""}})
+    later = named(1, "naml").model_copy(update={"reads": {"title-augmented": "0123"}})
+    assert [described(record)["text"] for record in (plain, later)] == ["original", "augmented"]
+    lines = paper_lines(board_of([plain, later]))
+    assert [line.words[0] for line in lines] == ["original", "augmented"]
+    tags = fixed_tags(later, sweep_info())
+    assert tags["reads"] == "title-augmented (0123)"
+
+
 def board_of(records):
     (board,) = make_boards(entry_of_record(record, sweep_info()) for record in records)
     return board
@@ -141,6 +152,20 @@ def test_a_sweep_of_presets_closes_with_it(records, tmp_path, capsys):
     assert "--format paper" in out
     print_leaderboard(tmp_path, form="paper", console=Console(width=120, highlight=False))
     assert "llm (minilm)" in capsys.readouterr().out
+
+
+def test_rows_of_one_label_say_what_differs(tmp_path, capsys):
+    info = sweep_info(state="finished", ended="exhausted")
+    for number, text in enumerate(["title", "summary"]):
+        chosen = {"model/content.cnn/attributes": text, "train/learning_rate": 0.001}
+        record = trial(number, phase="final", label="cnn+additive+dot", test={"auc": 0.6})
+        record = record.model_copy(update={"params": chosen, "reads": {text: ""}})
+        write_json(tmp_path / "trials" / f"{number}.json", record)
+    goal, console = Goal("auc", "max"), Console(width=150, highlight=False)
+    closing(console, Sweep(tmp_path, info), goal=goal, again="", links=[])
+    out = capsys.readouterr().out
+    for text in ("title", "summary"):
+        assert f"cnn+additive+dot attributes={text} " in out, "the learning rate is the same"
 
 
 def test_without_a_test_there_is_no_table(records):

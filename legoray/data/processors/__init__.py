@@ -11,6 +11,7 @@ PROCESSORS = {
     "mind": "legoray.data.processors.mind:Mind",
     "movielens": "legoray.data.processors.movielens:MovieLens",
     "own": "legoray.data.processors.own:Own",
+    "sequences": "legoray.data.processors.sequences:Sequences",
 }
 
 

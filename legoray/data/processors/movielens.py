@@ -39,11 +39,10 @@ from legoray.data.processors.movielens_users import (
     read_users,
 )
 from legoray.data.protocol import NegativeRule, Pool, temporal_split
-from legoray.data.ragged import expand, offsets_of
 from legoray.data.sequences import by_user_and_time, strictly_before, user_offsets
 from legoray.data.stages import Facts
 from legoray.data.tables import (
-    Impressions,
+    clicks_with_negatives,
     read_folder,
     write_histories,
     write_interactions,
@@ -215,8 +214,13 @@ class MovieLens(Processor):
         number = SPLITS.index(split)
         chosen = order[parts[number]]
         sampled = pool.sample(rule, number, liked.user[chosen], liked.time[chosen])
-        data = _with_negatives(
-            liked, chosen, end[chosen], parts[number], sampled.item, sampled.count
+        data = clicks_with_negatives(
+            id=parts[number].astype(np.int64),
+            history=liked.user[chosen].astype(np.int32),
+            end=end[chosen],
+            time=liked.time[chosen],
+            item=liked.item[chosen],
+            sampled=sampled,
         )
         facts = write_interactions(folder, run.engine, split, data)
         missing = len(chosen) * rule.count - len(sampled.item)
@@ -349,29 +353,3 @@ def _movies_csv(path: Path) -> pa.Table:
 
 def _no_genres(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(column, "(no genres listed)"), "", column)
-
-
-def _with_negatives(
-    liked: Liked,
-    chosen: np.ndarray,
-    end: np.ndarray,
-    number: np.ndarray,
-    negatives: np.ndarray,
-    count: np.ndarray,
-) -> Impressions:
-    """One impression per click: the click, then its negatives."""
-    offsets = offsets_of(count + 1)
-    item = np.zeros(offsets[-1], np.int32)
-    label = np.zeros(offsets[-1], np.int8)
-    item[offsets[:-1]] = liked.item[chosen]
-    label[offsets[:-1]] = 1
-    item[expand(offsets[:-1] + 1, count)] = negatives
-    return Impressions(
-        id=number.astype(np.int64),
-        history=liked.user[chosen].astype(np.int32),
-        end=end,
-        time=liked.time[chosen],
-        offsets=offsets,
-        item=item,
-        label=label,
-    )

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from legoray.config import FileForm
 from legoray.data.badrows import repeated
 from legoray.data.convert import is_key_list, is_plain, is_text_list, to_key, to_list, to_text
 from legoray.data.files import RawFolder
@@ -57,7 +58,7 @@ from legoray.data.tables import (
     write_items,
     write_users,
 )
-from legoray.data.tabular import column_names, read_table
+from legoray.data.tabular import BY_ENDING, column_names, read_table
 from legoray.errors import InputError, Problem
 
 KEY = "own key"  # of items or users, beside columns with any names
@@ -94,7 +95,7 @@ class Own(Processor):
 
     def _items(self, run: Run, folder: Path) -> Facts:
         path = run.sources["items"]
-        keys, columns = _attributes(run, path, self.options.items, ("item_id", "key"))
+        keys, columns = read_attributes(run, path, self.options.items, ("item_id", "key"))
         if not len(keys):
             raise InputError(Problem(str(path), "holds no items"))
         facts = write_items(folder, run.engine, keys, columns)
@@ -237,7 +238,7 @@ class Own(Processor):
         if self.options.users is None:
             return {}, 0
         path = run.sources["users"]
-        named, columns = _attributes(run, path, self.options.users, ("user", "key"))
+        named, columns = read_attributes(run, path, self.options.users, ("user", "key"))
         columns, unseen = user_columns(keys, pa.table({"user": named, **columns}), list(columns))
         if unseen == len(named):
             raise InputError(
@@ -293,15 +294,23 @@ class Own(Processor):
         }
 
 
-def _attributes(
-    run: Run, path: Path, table: ItemsTable | UsersTable, taken: tuple[str, ...]
+def read_attributes(
+    run: Run,
+    path: Path,
+    table: ItemsTable | UsersTable,
+    taken: tuple[str, ...],
+    form: FileForm = BY_ENDING,
 ) -> tuple[pa.Array, dict[str, pa.Array]]:
-    """The keys of a table of items or users, and its attributes as texts."""
+    """The keys of a table of items or users, and its attributes as texts.
+
+    Raises:
+        InputError: a column is missing or has a name of `taken`, or rows are bad and not skipped.
+    """
     names = table.attributes
     if names is None:
-        names = [name for name in column_names(path) if name != table.key]
+        names = [name for name in column_names(path, form) if name != table.key]
     check_names(names, path, (*taken, KEY))
-    rows = read_table(path, {KEY: table.key} | {name: name for name in names})
+    rows = read_table(path, {KEY: table.key} | {name: name for name in names}, form)
     check_types(rows, path, {KEY: table.key}, is_plain)
     check_types(rows, path, {name: name for name in names}, is_plain, is_text_list)
     key = to_key(rows[KEY])

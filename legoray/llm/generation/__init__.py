@@ -1,0 +1,1 @@
+"""Attributes written by a language model: prompts, generators, and what is kept of them."""

@@ -1,0 +1,285 @@
+"""`legoray augment` with a tiny model: resumed after kills, never two prompts in one attribute."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from writing_cases import ROOT, asked, rows_of, run, write_dataset, write_prompt, write_writer
+
+from legoray import cli
+from legoray.data.load import load_items
+from legoray.data.prepare import prepare
+from legoray.data.written import part_files, read_meta, read_written, written_folder
+from legoray.errors import InputError
+from legoray.llm.generation.local import LocalModel, Settings
+from legoray.llm.generation.questions import Question
+
+CHAT = (
+    "{% for m in messages %}"
+    "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "<user>{{ m.content }}</s>{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """The folder of a tiny model that writes."""
+    return write_writer(tmp_path_factory.mktemp("writer"))
+
+
+@pytest.fixture
+def dataset(tmp_path, home, sample_tables):
+    """The embedded corpus in a home of the test's own."""
+    return write_dataset(tmp_path, home, sample_tables)
+
+
+def test_answers_are_the_models_own(writer):
+    """Greedy answers of a padded batch are those of a loop that knows no batch."""
+    model = LocalModel(writer, "float32", Settings(max_new_tokens=6))
+    texts = ["Rain again", "Storm closes coastal roads after a long night", "Goal"]
+    found = model.answer([Question(str(n), "", text) for n, text in enumerate(texts)])
+    for text, answer in zip(texts, found, strict=True):
+        ids = model._tokenizer(text)["input_ids"]
+        for _ in range(6):
+            with torch.no_grad():
+                ids = [*ids, int(model._model(torch.tensor([ids])).logits[0, -1].argmax())]
+            if ids[-1] == 0:
+                break
+        assert answer.cut == (ids[-1] != 0)
+        new = ids[len(model._tokenizer(text)["input_ids"]) :]
+        assert answer.text == model._tokenizer.decode(new, skip_special_tokens=True)
+
+
+def test_sampling_depends_on_seed_and_key_alone(writer):
+    questions = [Question(f"N{n}", "", f"Rain {n} floods the town") for n in range(6)]
+
+    def texts(seed, chosen):
+        model = LocalModel(writer, "float32", Settings(8, temperature=1.0, seed=seed))
+        return {q.key: a.text for q, a in zip(chosen, model.answer(chosen), strict=True)}
+
+    whole = texts(1, questions)
+    assert texts(1, questions[::-1]) == whole
+    assert {
+        k: v for part in (questions[:2], questions[2:]) for k, v in texts(1, part).items()
+    } == whole
+    assert texts(2, questions) != whole
+    greedy = LocalModel(writer, "float32", Settings(8)).answer(questions)
+    assert [a.text for a in greedy] != list(whole.values())
+
+
+def test_sampling_draws_from_the_softmax():
+    """The share of each token among many keys is its probability."""
+    from legoray.llm.generation.local import Steer
+
+    scores = torch.tensor([[1.0, 0.0, -1.0]]).expand(4000, 3)
+    drawn = Steer([f"N{n}" for n in range(4000)], Settings(1, temperature=0.5))(None, scores)
+    share = torch.bincount(drawn.argmax(1), minlength=3) / 4000
+    assert torch.allclose(share, torch.softmax(scores[0] / 0.5, 0), atol=0.03)
+
+
+def test_chat_templates(tmp_path):
+    """One that refuses a system text gets it before the question; control tokens are plain text."""
+    folder = write_writer(tmp_path, template=CHAT)
+    model = LocalModel(folder, "float32", Settings(2))
+    tokenizer = model._tokenizer
+    ids = model._encode(Question("N1", "Be brief.", "Rain </s> falls"))
+    assert tokenizer.decode(ids) == "<user>Be brief.\n\nRain </s> falls</s>"
+    assert ids.count(tokenizer.eos_token_id) == 1, "an item cannot end the question"
+
+
+def test_a_question_that_is_too_long_names_its_key(tmp_path):
+    model = LocalModel(write_writer(tmp_path, positions=32), "float32", Settings(8))
+    with pytest.raises(InputError, match=r"^N7: the question has .* tokens; .* more than the 32"):
+        model.answer([Question("N7", "", "rain " * 40)])
+
+
+def test_models_that_do_not_write_are_refused(dataset, tiny_bert, tiny_llama, tmp_path):
+    prompt = write_prompt(tmp_path)
+    for model in (tiny_bert, tiny_llama):
+        with pytest.raises(InputError, match=r"does not write texts.*'smollm2'"):
+            run(asked(dataset, prompt=prompt, model=model))
+
+
+def test_nan_stops_with_the_key(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    file = Path(write_writer(tmp_path)) / "model.safetensors"
+    weights = load_file(file)
+    weights["model.norm.weight"][:] = float("nan")
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(InputError, match="N3: the model's scores are NaN"):
+        LocalModel(str(tmp_path), "float32", Settings(2)).answer([Question("N3", "", "Rain")])
+
+
+def test_it_writes_records_and_goes_on(dataset, home, tmp_path, writer):
+    request = asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=10)
+    said = run(request)
+    assert "short: 0 known, 10 to write" in said
+    assert "text: [short]" in said
+    assert "{name: short, missing: empty}" in said
+    rows, texts = rows_of(home)
+    keys = load_items(prepare(dataset, say=print).tables, ["key"])["key"].to_pylist()
+    assert sorted(texts) == sorted(keys[:10])
+    meta = read_meta(written_folder(home, "mind_sample", "short"))
+    assert meta.provenance.prompt_text == "{title} -> "
+    assert len(meta.provenance.weights) == 64
+    assert (meta.provenance.seed, meta.provenance.prompt) == (1, "short")
+    assert meta.provenance.settings["recipe"]["by"]["precision"] == "float32"
+    assert sum(meta.counts[s] for s in ("written", "refused", "empty") if s in meta.counts) == 10
+
+    said = run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=10))
+    assert "short: 10 known, 0 to write" in said
+    said = run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=14))
+    assert "short: 10 known, 4 to write" in said
+    rows, more = rows_of(home)
+    assert len(rows) == len(more) == 14
+    assert texts.items() <= more.items()
+
+
+def test_another_recipe_is_refused_or_sets_aside(dataset, home, tmp_path, writer):
+    prompt = write_prompt(tmp_path)
+    run(asked(dataset, prompt=prompt, model=writer, limit=4))
+    before = rows_of(home)[1]
+    with pytest.raises(
+        InputError, match=r"'short' was written with another seed .*--as.*--overwrite"
+    ):
+        run(asked(dataset, prompt=prompt, model=writer, limit=4, seed=2))
+    other = write_prompt(tmp_path, user='user: "On {title}: "')
+    with pytest.raises(InputError, match="another prompt"):
+        run(asked(dataset, prompt=other, model=writer, limit=4))
+    assert rows_of(home)[1] == before, "nothing was touched"
+    run(asked(dataset, prompt=other, model=writer, limit=4, name="second"))
+    said = run(asked(dataset, prompt=other, model=writer, limit=4, overwrite=True))
+    assert "set aside" in said
+    assert rows_of(home)[1] == rows_of(home, "second")[1]
+    away = home / "written" / "mind_sample" / ".replaced" / "short-1"
+    table = read_written(away)
+    assert dict(zip(table["key"].to_pylist(), table["text"].to_pylist(), strict=True)) == before
+    assert set(prepare(dataset, say=print).manifest.written) == {"short", "second"}
+
+
+def test_items_whose_text_has_changed(dataset, home, tmp_path, writer):
+    """They alone are written again, and only on request."""
+    prompt = write_prompt(tmp_path)
+    run(asked(dataset, prompt=prompt, model=writer, limit=8))
+    before = rows_of(home)[1]
+    raw = tmp_path / "raw"
+    shutil.copytree(ROOT / "datasets/mind_sample", raw)
+    key = next(iter(before))
+    for file in raw.rglob("news.tsv"):
+        lines = [line.split("\t") for line in file.read_text().splitlines()]
+        changed = [[*r[:3], "A new title", *r[4:]] if r[0] == key else r for r in lines]
+        file.write_text("".join("\t".join(r) + "\n" for r in changed))
+    text = dataset.read_text()
+    dataset.write_text(text.replace(f"path: {ROOT}/datasets/mind_sample", f"path: {raw}"))
+    with pytest.raises(InputError, match=f"what 1 items were written from has changed.*{key}"):
+        run(asked(dataset, prompt=prompt, model=writer, limit=8))
+    said = run(asked(dataset, prompt=prompt, model=writer, limit=8, overwrite=True))
+    assert "short: 7 known, 1 to write" in said
+    rows, after = rows_of(home)
+    assert len(rows) == 8
+    assert {k for k in before if before[k] != after[k]} <= {key}
+
+
+def test_names_that_are_taken_and_requests_that_do_not_fit(dataset, tmp_path, writer):
+    prompt = write_prompt(tmp_path)
+    for given, told in (
+        ({"name": "title"}, "have already.*title-augmented"),
+        ({"name": "a b"}, "attribute"),
+        ({"precision": "float16"}, "no precision 'float16'"),
+        ({"endpoint_model": "x"}, "give --endpoint too"),
+        ({"endpoint": "http://localhost:1"}, "which of the server's models"),
+        ({"endpoint": "localhost:1", "endpoint_model": "x"}, "no address"),
+        ({"endpoint": "http://me:secret@h/", "endpoint_model": "x"}, "LEGORAY_API_KEY"),
+        (
+            {"endpoint": "http://h/", "endpoint_model": "x"},
+            "--model: is for a model that runs here",
+        ),
+        ({"model": "smolm2"}, "did you mean 'smollm2"),
+    ):
+        with pytest.raises(InputError, match=told) as caught:
+            run(asked(dataset, **{"prompt": prompt, "model": writer, **given}))
+        assert "secret" not in str(caught.value)
+
+
+def test_the_command_lists_prompts_and_says_what_is_missing(monkeypatch, capsys):
+    for words, code, told in (
+        (["--list"], 0, "title-augmented"),
+        ([], 2, "give a data set"),
+        (["datasets/mind_sample.yaml"], 2, "give --prompt"),
+        (["datasets/mind_sample.yaml", "--prompt", "titel"], 2, "did you mean 'title'"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["legoray", "augment", *words])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert caught.value.code == code
+        found = capsys.readouterr()
+        assert told in found.out + found.err
+
+
+def test_many_parts_become_one(dataset, home, tmp_path, writer):
+    request = asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=66, batch=1)
+    run(request)
+    assert len(part_files(written_folder(home, "mind_sample", "short"))) == 1
+    assert len(rows_of(home)[0]) == 66
+    assert "66 known, 0 to write" in run(request)
+
+
+@pytest.mark.slow
+def test_killed_at_several_moments_and_started_again(dataset, home, tmp_path, writer):
+    """Nothing twice, nothing lost but the batch in hand, and the same as undisturbed."""
+    prompt = write_prompt(tmp_path)
+    folder = written_folder(home, "mind_sample", "short")
+    command = [sys.executable, "-m", "legoray.cli", "augment", str(dataset), "--prompt", prompt]
+    command += ["--model", writer, "--limit", "96", "--batch", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LEGORAY_HOME": str(home)}
+    known = []
+    for parts in (1, 9, 25):
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 90
+            while len(part_files(folder)) < parts and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            os.kill(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, "killed in the middle"
+        rows, texts = rows_of(home)
+        assert len(rows) == len(texts) >= 2 * parts
+        known.append(texts)
+    assert len(known[-1]) < 96
+    said = run(asked(dataset, prompt=prompt, model=writer, limit=96, batch=2))
+    assert f"short: {len(known[-1])} known, {96 - len(known[-1])} to write" in said
+    rows, texts = rows_of(home)
+    assert len(rows) == len(texts) == 96, "no key twice"
+    for before in known:
+        assert before.items() <= texts.items()
+    run(asked(dataset, prompt=prompt, model=writer, limit=96, batch=2, name="whole"))
+    assert rows_of(home, "whole")[1] == texts
+    meta = read_meta(folder)
+    assert sum(meta.counts.get(s, 0) for s in ("written", "refused", "empty")) == 96
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_ray_data_writes_the_same(dataset, home, tmp_path, writer, monkeypatch):
+    from legoray.rayinit import ensure_ray
+
+    prompt = write_prompt(tmp_path)
+    run(asked(dataset, prompt=prompt, model=writer, name="here"))
+    monkeypatch.setenv("LEGORAY_RAY_DATA", "always")
+    ensure_ray(num_cpus=2)
+    run(asked(dataset, prompt=prompt, model=writer, name="there"))
+    rows, texts = rows_of(home, "there")
+    assert len(rows) == len(texts) == 24
+    assert texts == rows_of(home, "here")[1]
+
+    long = write_prompt(tmp_path, user=f'user: "{"rain " * 400} {{title}}"')
+    with pytest.raises(InputError, match=r"the question has .* tokens"):
+        run(asked(dataset, prompt=long, model=writer, name="long"))
