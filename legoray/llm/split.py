@@ -22,20 +22,62 @@ from legoray.errors import InputError, Problem
 _LAYER_LISTS = ("layer", "layers", "h", "blocks", "block")
 # what stands before the first layer, by what takes its place in a view that starts later
 _EMBEDDINGS = ("embeddings",)
-_POSITIONS = ("wpe", "embed_positions", "position_embeddings")
+_POSITIONS = ("wpe", "embed_positions", "position_embeddings", "positions_embed")
 _BEFORE = (
     "drop",
     "emb_dropout",
     "embedding_dropout",
+    "embedding_hidden_mapping_in",
     "embeddings_project",
     "word_embeddings_layernorm",
     "embed_layer_norm",
 )
-_DROPPED_BEFORE = ("embed_tokens", "wte", "embed_in", "word_embeddings", "project_in", "conv")
+_DROPPED_BEFORE = (
+    "embed_tokens",
+    "wte",
+    "embed_in",
+    "word_embeddings",
+    "tokens_embed",
+    "project_in",
+    "conv",
+)
 # what stands behind the last layer
-_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_norm", "final_layernorm", "ln")
+_FINAL_NORMS = (
+    "norm",
+    "norm_f",
+    "ln_f",
+    "ln",
+    "layer_norm",
+    "LayerNorm",
+    "final_layer_norm",
+    "final_layernorm",
+    "final_norm",
+    "embedding_norm",
+)
 _DROPPED_AFTER = ("project_out",)
 _NEVER = ("pooler",)
+# DeBERTa norms its table of relative positions by a module of a final norm's name
+_NOT_FINAL = {"LayerNorm": "rel_embeddings"}
+# RoFormer's table of positions turns queries and keys in every layer
+_USED_BY_LAYERS = {"roformer": ("embed_positions",)}
+
+# why models of a family cannot be cut between two layers; others are tried when they are loaded
+REFUSED = {
+    "albert": "share one layer's weights among all layers",
+    "big_bird": "change their attention with the length of the text",
+    "canine": "shorten the text between their layers",
+    "fnet": "mix the padding of a batch into its texts",
+    "funnel": "shorten the text between their layers",
+    "gemma3n_text": "give every layer an embedding of its own",
+    "gemma4_text": "give every layer an embedding of its own",
+    "longformer": "pad every text to a multiple of their window",
+    "nystromformer": "mix the padding of a batch into its texts",
+    "perceiver": "read a text into a fixed number of latent vectors",
+    "reformer": "carry two states from layer to layer",
+    "rwkv": "scale their states by the number of the layer",
+    "xlnet": "carry two states from layer to layer",
+    "xmod": "choose an adapter by the language of each text",
+}
 
 
 class _PassEmbeddings(nn.Module):
@@ -46,6 +88,13 @@ class _PassEmbeddings(nn.Module):
         if inputs_embeds is not None:
             return inputs_embeds
         return next(a for a in args if torch.is_tensor(a) and a.is_floating_point())
+
+
+class _Nothing(nn.Module):
+    """Takes the place of a pooler: nobody reads its output."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """None, whatever is given."""
 
 
 class _NoPositions(nn.Module):
@@ -74,6 +123,23 @@ def layer_path(model: nn.Module, count: int) -> list[str]:
             "this family of language models is not supported",
         )
     )
+
+
+def text_part(model: nn.Module) -> nn.Module:
+    """The language model within one that reads images or sound too; the model itself elsewhere.
+
+    Its forward is what the whole model does with a text alone.
+    """
+    config: Any = model.config
+    text = config.get_text_config()
+    if text is config:
+        return model
+    parts = [
+        child
+        for child in model.modules()
+        if hasattr(child, "get_input_embeddings") and child.config is text
+    ]
+    return parts[-1] if parts else model  # the innermost has no head over the vocabulary
 
 
 def layers_of(model: nn.Module, count: int) -> nn.ModuleList:
@@ -126,8 +192,16 @@ def run_view(part: nn.Module, inputs: Tensor, mask: Tensor | None) -> Tensor:
     return hidden
 
 
-def check_split(model: nn.Module, layers: int, name: str) -> int:
-    """Try the middle split on a few tokens: a family that it is wrong for must not be used.
+def check_split(model: nn.Module, layers: int, name: str, *, lowest: int = 0) -> int:
+    """Try every split on a few tokens: a family that it is wrong for must not be used.
+
+    As in use, the lower layers see each text alone, the upper layers both in one padded batch.
+
+    Args:
+        model: the language model, in evaluation mode.
+        layers: how many it has.
+        name: of the model, for an error.
+        lowest: the first split that is tried.
 
     Returns:
         The width of the model's output, which is not the hidden size in every family.
@@ -135,27 +209,67 @@ def check_split(model: nn.Module, layers: int, name: str) -> int:
     Raises:
         InputError: the split model and the whole one disagree, or the views do not run.
     """
-    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    ids = torch.arange(3, 3 + 7, device=next(model.parameters()).device)[None] % vocabulary
-    middle = layers // 2
+    exact = all(p.dtype == torch.float32 for p in model.parameters())
     try:
         with torch.inference_mode():
-            whole = run_view(_without_cache(model), ids, None)
-            lower = run_view(lower_view(model, layers, middle), ids, None)
-            upper = run_view(upper_view(model, layers, middle), lower, None)
-        error = float((whole - upper).float().abs().max() / whole.float().abs().max())
-        reason = f"their outputs differ by {error:.1e} of the largest value"
-    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as failure:
-        error, reason = float("inf"), f"{type(failure).__name__}: {failure}"
-    if not error <= 1e-3:
+            texts = _samples(model)
+            whole = [run_view(_without_cache(model), ids, None) for ids in texts]
+            error = _error_of_each(model, layers, lowest, texts[0], whole[0])
+            if exact:  # other types round otherwise in a batch of another shape
+                error = max(error, _error_of_padding(model, layers, lowest, texts, whole))
+        reason = f"the outputs differ by {error:.1e} of the largest value"
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as failure:  # the library's models fail in many ways where a view is wrong
+        error, reason = float("inf"), f"{type(failure).__name__}: {failure or 'no message'}"
+    if not error <= (1e-4 if exact else 1e-3):
         raise InputError(
             Problem(
                 name,
                 f"{type(model).__name__} cannot be split between its layers: {reason}",
-                "this family of language models is not supported",
+                "this family of language models is not supported; choose another model, such as "
+                "'minilm'",
             )
         )
-    return int(whole.shape[-1])
+    return int(whole[0].shape[-1])
+
+
+def _samples(model: nn.Module) -> list[Tensor]:
+    """Token ids of two texts, `[1, 7]` and `[1, 4]`."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    device = next(model.parameters()).device
+    return [torch.arange(3, 3 + n, device=device)[None] % vocabulary for n in (7, 4)]
+
+
+def _error_of_each(model: nn.Module, layers: int, lowest: int, ids: Tensor, whole: Tensor) -> float:
+    """The error of one layer after the other, each in a view of its own."""
+    states = run_view(lower_view(model, layers, lowest), ids, None)
+    for start in range(lowest, layers):
+        states = run_view(upper_view(model, layers, start, start + 1), states, None)
+    return _error(states, whole)
+
+
+def _error_of_padding(
+    model: nn.Module, layers: int, lowest: int, texts: list[Tensor], whole: list[Tensor]
+) -> float:
+    """The error of the middle split, whose upper layers see both texts padded to one length."""
+    middle = max(layers // 2, lowest)
+    lower = lower_view(model, layers, middle)
+    rows = [run_view(lower, ids, None)[0] for ids in texts]
+    mask = torch.zeros(len(rows), len(rows[0]), dtype=torch.bool, device=rows[0].device)
+    for row, states in enumerate(rows):
+        mask[row, : len(states)] = True
+    padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    if middle == layers:
+        return 0.0
+    found = run_view(upper_view(model, layers, middle), padded, mask)
+    pairs = zip(found, whole, strict=True)
+    return max(_error(states[: one.shape[1]], one[0]) for states, one in pairs)
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference as a share of the largest value."""
+    return float((found - expected).float().abs().max() / expected.float().abs().max())
 
 
 def _without_cache(model: nn.Module) -> nn.Module:
@@ -189,18 +303,29 @@ def _strip(module: nn.Module, config: Any, *, from_ids: bool, ends_early: bool) 
     """Take out what stands before the first layer of the view or behind its last one."""
     if hasattr(module, "config"):
         object.__setattr__(module, "config", config)
-    for name in list(module._modules):
+    kept = _USED_BY_LAYERS.get(config.model_type, ())
+    for name in module._modules:
         if name in _NEVER:
-            module._modules[name] = None
-        elif not from_ids and name in _EMBEDDINGS:
-            module._modules[name] = _PassEmbeddings()
-        elif not from_ids and name in _POSITIONS:
-            module._modules[name] = _NoPositions()
-        elif not from_ids and name in _BEFORE:
-            module._modules[name] = nn.Identity()
-        elif not from_ids and name in _DROPPED_BEFORE:
-            module._modules[name] = None
-        elif ends_early and name in _FINAL_NORMS:
-            module._modules[name] = nn.Identity()
-        elif ends_early and name in _DROPPED_AFTER:
-            module._modules[name] = None
+            module._modules[name] = _Nothing()
+        elif not from_ids and name not in kept:
+            _strip_before(module, name)
+        if ends_early:
+            _strip_after(module, name)
+
+
+def _strip_before(module: nn.Module, name: str) -> None:
+    if name in _EMBEDDINGS:
+        module._modules[name] = _PassEmbeddings()
+    elif name in _POSITIONS:
+        module._modules[name] = _NoPositions()
+    elif name in _BEFORE:
+        module._modules[name] = nn.Identity()
+    elif name in _DROPPED_BEFORE:
+        module._modules[name] = None
+
+
+def _strip_after(module: nn.Module, name: str) -> None:
+    if name in _FINAL_NORMS and _NOT_FINAL.get(name, "") not in module._modules:
+        module._modules[name] = nn.Identity()
+    elif name in _DROPPED_AFTER:
+        module._modules[name] = None
