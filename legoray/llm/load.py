@@ -39,10 +39,10 @@ from legoray.llm.precision import (
     precision_problem,
 )
 from legoray.llm.quantized import bytes_of, check_blocks, is_quantized, make_steady
-from legoray.llm.split import check_split
+from legoray.llm.split import text_part
+from legoray.llm.splitcheck import REFUSED, check_split
 from legoray.records import SHARED
 
-_SHARED_LAYERS = ("albert",)
 _NOT_WITHOUT_LAYERS = ("deberta", "deberta-v2")
 
 
@@ -84,19 +84,12 @@ def facts(name: str) -> ModelFacts:
 def _facts(source: Source, changed: int) -> ModelFacts:
     config = text_config(source)
     family = str(config.model_type)
-    if family in _SHARED_LAYERS:
+    if family in REFUSED:
         raise InputError(
             Problem(
                 source.name,
-                f"models of the family {family} share one layer's weights among "
-                "all layers and cannot be split",
+                f"models of the family {family} {REFUSED[family]} and cannot be split",
                 "choose another model, such as 'minilm'",
-            )
-        )
-    if getattr(config, "is_encoder_decoder", False):
-        raise InputError(
-            Problem(
-                source.name, f"{family} is an encoder-decoder", "choose an encoder or a decoder"
             )
         )
     try:
@@ -105,6 +98,10 @@ def _facts(source: Source, changed: int) -> ModelFacts:
         raise InputError(
             Problem(source.name, f"{family} is not a transformer language model: {error}")
         ) from None
+    if not getattr(config, "vocab_size", None):
+        raise InputError(
+            Problem(source.name, f"{family} is not a language model: it has no vocabulary")
+        )
     lowest = int(family in _NOT_WITHOUT_LAYERS)
     return ModelFacts(family, layers, hidden, _positions(config, family), lowest)
 
@@ -119,7 +116,11 @@ def _positions(config: Any, family: str) -> int | None:
 
 
 def text_config(source: Source) -> Any:
-    """The library's configuration object of the model, without running any code of the model's."""
+    """The library's configuration of the model's language part; no code of the model's is run.
+
+    Raises:
+        InputError: the file is damaged, of a kind unknown to transformers, or an encoder-decoder's.
+    """
     quiet_libraries()
     from transformers import AutoConfig
 
@@ -133,6 +134,14 @@ def text_config(source: Source) -> Any:
                 f"transformers cannot read it: {first_line(error)}",
             )
         ) from None
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            Problem(
+                source.name,
+                f"{config.model_type} is an encoder-decoder",
+                "choose an encoder or a decoder, such as 'minilm'",
+            )
+        )
     return config.get_text_config()
 
 
@@ -163,13 +172,14 @@ def _load(source: Source, precision: Precision, checksum: str) -> Base:
     if needs_copy(source, precision):
         convert = functools.partial(_convert, source, precision)
         folder = node_copy(source, precision, checksum, convert)
-    model = _read_weights(folder, precision)
+    model = text_part(_read_weights(folder, precision))
     model.requires_grad_(False).eval()
     make_steady(settle_quantized(model))
     config: Any = model.config
     text = config.get_text_config()
     layers = int(text.num_hidden_layers)
-    output = check_split(model, layers, source.name)
+    lowest = int(text.model_type in _NOT_WITHOUT_LAYERS)
+    output = check_split(model, layers, source.name, lowest=lowest)
     return Base(source, model, layers, int(text.hidden_size), output, precision)
 
 

@@ -22,20 +22,44 @@ from legoray.errors import InputError, Problem
 _LAYER_LISTS = ("layer", "layers", "h", "blocks", "block")
 # what stands before the first layer, by what takes its place in a view that starts later
 _EMBEDDINGS = ("embeddings",)
-_POSITIONS = ("wpe", "embed_positions", "position_embeddings")
+_POSITIONS = ("wpe", "embed_positions", "position_embeddings", "positions_embed")
 _BEFORE = (
     "drop",
     "emb_dropout",
     "embedding_dropout",
+    "embedding_hidden_mapping_in",
     "embeddings_project",
     "word_embeddings_layernorm",
     "embed_layer_norm",
 )
-_DROPPED_BEFORE = ("embed_tokens", "wte", "embed_in", "word_embeddings", "project_in", "conv")
+_DROPPED_BEFORE = (
+    "embed_tokens",
+    "wte",
+    "embed_in",
+    "word_embeddings",
+    "tokens_embed",
+    "project_in",
+    "conv",
+)
 # what stands behind the last layer
-_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_norm", "final_layernorm", "ln")
+_FINAL_NORMS = (
+    "norm",
+    "norm_f",
+    "ln_f",
+    "ln",
+    "layer_norm",
+    "LayerNorm",
+    "final_layer_norm",
+    "final_layernorm",
+    "final_norm",
+    "embedding_norm",
+)
 _DROPPED_AFTER = ("project_out",)
 _NEVER = ("pooler",)
+# DeBERTa norms its table of relative positions by a module of a final norm's name
+_NOT_FINAL = {"LayerNorm": "rel_embeddings"}
+# RoFormer's table of positions turns queries and keys in every layer
+_USED_BY_LAYERS = {"roformer": ("embed_positions",)}
 
 
 class _PassEmbeddings(nn.Module):
@@ -46,6 +70,13 @@ class _PassEmbeddings(nn.Module):
         if inputs_embeds is not None:
             return inputs_embeds
         return next(a for a in args if torch.is_tensor(a) and a.is_floating_point())
+
+
+class _Nothing(nn.Module):
+    """Takes the place of a pooler: nobody reads its output."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """None, whatever is given."""
 
 
 class _NoPositions(nn.Module):
@@ -74,6 +105,23 @@ def layer_path(model: nn.Module, count: int) -> list[str]:
             "this family of language models is not supported",
         )
     )
+
+
+def text_part(model: nn.Module) -> nn.Module:
+    """The language model within one that reads images or sound too; the model itself elsewhere.
+
+    Its forward is what the whole model does with a text alone.
+    """
+    config: Any = model.config
+    text = config.get_text_config()
+    if text is config:
+        return model
+    parts = [
+        child
+        for child in model.modules()
+        if hasattr(child, "get_input_embeddings") and child.config is text
+    ]
+    return parts[-1] if parts else model  # the innermost has no head over the vocabulary
 
 
 def layers_of(model: nn.Module, count: int) -> nn.ModuleList:
@@ -126,46 +174,6 @@ def run_view(part: nn.Module, inputs: Tensor, mask: Tensor | None) -> Tensor:
     return hidden
 
 
-def check_split(model: nn.Module, layers: int, name: str) -> int:
-    """Try the middle split on a few tokens: a family that it is wrong for must not be used.
-
-    Returns:
-        The width of the model's output, which is not the hidden size in every family.
-
-    Raises:
-        InputError: the split model and the whole one disagree, or the views do not run.
-    """
-    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    ids = torch.arange(3, 3 + 7, device=next(model.parameters()).device)[None] % vocabulary
-    middle = layers // 2
-    try:
-        with torch.inference_mode():
-            whole = run_view(_without_cache(model), ids, None)
-            lower = run_view(lower_view(model, layers, middle), ids, None)
-            upper = run_view(upper_view(model, layers, middle), lower, None)
-        error = float((whole - upper).float().abs().max() / whole.float().abs().max())
-        reason = f"their outputs differ by {error:.1e} of the largest value"
-    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as failure:
-        error, reason = float("inf"), f"{type(failure).__name__}: {failure}"
-    if not error <= 1e-3:
-        raise InputError(
-            Problem(
-                name,
-                f"{type(model).__name__} cannot be split between its layers: {reason}",
-                "this family of language models is not supported",
-            )
-        )
-    return int(whole.shape[-1])
-
-
-def _without_cache(model: nn.Module) -> nn.Module:
-    whole = shell(model)
-    config: Any = copy.deepcopy(model.config)
-    config.use_cache = False
-    object.__setattr__(whole, "config", config)
-    return whole
-
-
 def shell(module: nn.Module) -> nn.Module:
     """A copy of a module's own surface; its children and weights are shared."""
     shell = copy.copy(module)
@@ -189,18 +197,29 @@ def _strip(module: nn.Module, config: Any, *, from_ids: bool, ends_early: bool) 
     """Take out what stands before the first layer of the view or behind its last one."""
     if hasattr(module, "config"):
         object.__setattr__(module, "config", config)
-    for name in list(module._modules):
+    kept = _USED_BY_LAYERS.get(config.model_type, ())
+    for name in module._modules:
         if name in _NEVER:
-            module._modules[name] = None
-        elif not from_ids and name in _EMBEDDINGS:
-            module._modules[name] = _PassEmbeddings()
-        elif not from_ids and name in _POSITIONS:
-            module._modules[name] = _NoPositions()
-        elif not from_ids and name in _BEFORE:
-            module._modules[name] = nn.Identity()
-        elif not from_ids and name in _DROPPED_BEFORE:
-            module._modules[name] = None
-        elif ends_early and name in _FINAL_NORMS:
-            module._modules[name] = nn.Identity()
-        elif ends_early and name in _DROPPED_AFTER:
-            module._modules[name] = None
+            module._modules[name] = _Nothing()
+        elif not from_ids and name not in kept:
+            _strip_before(module, name)
+        if ends_early:
+            _strip_after(module, name)
+
+
+def _strip_before(module: nn.Module, name: str) -> None:
+    if name in _EMBEDDINGS:
+        module._modules[name] = _PassEmbeddings()
+    elif name in _POSITIONS:
+        module._modules[name] = _NoPositions()
+    elif name in _BEFORE:
+        module._modules[name] = nn.Identity()
+    elif name in _DROPPED_BEFORE:
+        module._modules[name] = None
+
+
+def _strip_after(module: nn.Module, name: str) -> None:
+    if name in _FINAL_NORMS and _NOT_FINAL.get(name, "") not in module._modules:
+        module._modules[name] = nn.Identity()
+    elif name in _DROPPED_AFTER:
+        module._modules[name] = None

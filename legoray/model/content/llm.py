@@ -92,7 +92,7 @@ class LlmOperator(ContentOperator):
         if self.count:
             view = upper_view(base.model, base.layers, self.first)
             self.upper = copy.deepcopy(view) if self.full else shared_copy(view)
-            if config.tune == "full":
+            if self.full:
                 unfreeze(self.upper)
             elif config.lora is not None:
                 add_lora(layers_of(self.upper, self.count), config.lora)
