@@ -116,6 +116,8 @@ def _error(found: Tensor, expected: Tensor) -> float:
 
 
 def _said(failure: Exception) -> str:
+    if isinstance(failure, InputError):
+        return failure.problems[0].message
     lines = str(failure).strip().splitlines()
     return f"{type(failure).__name__}: {lines[0] if lines else 'no message'}"
 
