@@ -373,7 +373,7 @@ def test_own_parquet_with_a_wrong_type(desk, tmp_path):
 def test_damaged_hidden_states_are_named(desk):
     desk.edit("space.yaml", "{name: id}", "{name: llm, split: 5, length: 16}")
     assert desk.run("check", "space.yaml")[0] == 0
-    (states,) = (desk.folder / "home/states").glob("*/*.safetensors")
+    (states,) = (desk.folder / "home/states").glob("*/blocks/*.safetensors")
     content = bytearray(states.read_bytes())
     content[-3:] = b"xyz"
     states.write_bytes(content)
