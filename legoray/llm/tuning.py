@@ -2,16 +2,18 @@
 
 `lora` trains adapters in them (`legoray.llm.lora`), `full` every weight above the split, the final
 norm included, `head` leaves them as they are. The embeddings and the layers below the split are
-frozen always: their results are stored and never computed again.
+frozen always: their results are stored and never computed again. So is what all layers share, such
+as MPNet's and DeBERTa's tables of relative positions: changed, it would be another's below.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Literal
 
 from torch import nn
 
-from legoray.llm.split import layer_path
+from legoray.llm.split import layer_path, lower_view
 
 Tune = Literal["lora", "full", "head"]
 _FLOATS = ("float32", "bfloat16")
@@ -27,16 +29,30 @@ def tuning_problem(tune: Tune | None, precision: str) -> str | None:
     )
 
 
-def unfreeze(view: nn.Module) -> None:
-    """Train all weights of a view that belongs to one operator alone, in float32, in place.
+def unfreeze(view: nn.Module, shared: Set[str]) -> None:
+    """Train the weights of a view that belongs to one operator alone, in float32, in place.
 
     Small steps would be lost in bfloat16; `legoray.llm.bfloat` computes in it.
+
+    Args:
+        view: an upper view.
+        shared: names of those that stay as they are.
     """
-    view.float().requires_grad_(True)
+    for name, parameter in view.float().named_parameters():
+        parameter.requires_grad_(name not in shared)
+
+
+def shared_weights(model: nn.Module, layers: int, first: int) -> set[str]:
+    """The names of what layers from `first` on share with those below, of a model of `layers`."""
+    if first == 0:
+        return set()
+    below = lower_view(model, layers, first)
+    own = ".".join(layer_path(below, first)) + "."
+    return {name for name, _ in below.named_parameters() if not name.startswith(own)}
 
 
 def own_weights(view: nn.Module, count: int, first: int) -> dict[str, nn.Parameter]:
-    """A view's parameters, by their names in the whole model.
+    """A view's trained parameters, by their names in the whole model.
 
     Args:
         view: an upper view of `count` layers (`legoray.llm.split`).
@@ -46,6 +62,8 @@ def own_weights(view: nn.Module, count: int, first: int) -> dict[str, nn.Paramet
     layers = ".".join(layer_path(view, count)) + "."
     found = {}
     for name, parameter in view.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name.startswith(layers):
             number, _, rest = name.removeprefix(layers).partition(".")
             name = f"{layers}{int(number) + first}.{rest}"

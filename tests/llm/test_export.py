@@ -17,6 +17,7 @@ from legoray.config import build
 from legoray.errors import InputError
 from legoray.llm.catalogue import locate
 from legoray.llm.export import Trained, check_target, export_adapters, export_merged
+from legoray.llm.load import load_base
 from legoray.llm.store import states_of_texts
 from legoray.model.base import Shape
 from legoray.model.content.llm import LlmConfig, LlmOperator
@@ -204,3 +205,26 @@ def test_real_minilm(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     found = vectors_by_hand(merged, tokenizer, tmp_path / "merged")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "shared"),
+    [
+        ("mpnet", "encoder.relative_attention_bias.weight"),
+        ("deberta-v2", "encoder.rel_embeddings.weight"),
+        ("roformer", "encoder.embed_positions.weight"),
+    ],
+)
+@pytest.mark.parametrize("split", [1, 2])
+def test_what_all_layers_share_is_as_it_was(tmp_path, family, shared, split):
+    name = write_model(tmp_path / "model", family)
+    operator, trained = trained_operator(name, split=split, tune="full")
+    assert f"model.{shared}" not in trained.state
+    assert any(key.startswith("model.encoder.layer.2.") for key in trained.state)
+    export_merged(trained, tmp_path / "out")
+    merged = AutoModel.from_pretrained(tmp_path / "out")
+    assert torch.equal(merged.get_parameter(shared), load_base(name).model.get_parameter(shared))
+    found = vectors_by_hand(
+        merged, AutoTokenizer.from_pretrained(tmp_path / "out"), tmp_path / "out"
+    )
+    torch.testing.assert_close(found, vectors_of(operator), rtol=1e-4, atol=1e-4)

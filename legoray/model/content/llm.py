@@ -28,7 +28,7 @@ from legoray.llm.precision import Precision, precision_problem
 from legoray.llm.quantized import shared_copy
 from legoray.llm.split import layers_of, run_view, upper_view
 from legoray.llm.text import default_template, template_pieces
-from legoray.llm.tuning import Tune, own_weights, tuning_problem, unfreeze
+from legoray.llm.tuning import Tune, own_weights, shared_weights, tuning_problem, unfreeze
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.layers import AdditiveAttention, masked_mean
 
@@ -93,7 +93,7 @@ class LlmOperator(ContentOperator):
             view = upper_view(base.model, base.layers, self.first)
             self.upper = copy.deepcopy(view) if self.full else shared_copy(view)
             if self.full:
-                unfreeze(self.upper)
+                unfreeze(self.upper, shared_weights(base.model, base.layers, self.first))
             elif config.lora is not None:
                 add_lora(layers_of(self.upper, self.count), config.lora)
                 cast_adapters(layers_of(self.upper, self.count))
