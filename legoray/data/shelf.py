@@ -13,17 +13,19 @@ import json
 import math
 import os
 import shutil
+import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from legoray.data.built import Say, locked, quietly
 from legoray.data.nodedisk import node_cache
-from legoray.data.tensorfile import read_header
+from legoray.data.tensorfile import UNFINISHED, read_header
 from legoray.errors import DamagedError, InputError, Problem, nearest
 
+_REMOVED = "-removed"  # how the names of folders end that are being removed
 KINDS = ("states", "pooled", "codes")  # `pooled` is of older versions alone
 COPY = "copy"  # of hidden states, on this node
 STAMP = "used"  # its time is when the folder was last opened
@@ -53,17 +55,36 @@ def note_use(folder: Path) -> None:
 
 def stored(home: Path) -> list[Stored]:
     """Everything in the shared caches, what was used last at the end."""
-    places = [(kind, home / kind) for kind in KINDS]
-    copies = node_cache(home)
-    if copies is not None:
-        places.append((COPY, copies))
     found = [
         _described(kind, folder)
-        for kind, place in places
+        for kind, place in _places(home)
         for folder in sorted(place.glob("[!.]*"))
         if folder.is_dir()
     ]
     return sorted(found, key=lambda one: (one.used, one.key, one.kind))
+
+
+def _places(home: Path) -> list[tuple[str, Path]]:
+    """The folders that hold what is stored, and of which kind it is."""
+    places = [(kind, home / kind) for kind in KINDS]
+    copies = node_cache(home)
+    return places if copies is None else [*places, (COPY, copies)]
+
+
+def finish_removals(home: Path, say: Say = quietly) -> None:
+    """Remove what killed removals left: nobody reads it, and no list shows it.
+
+    Args:
+        home: folder of the shared caches.
+        say: told what goes.
+    """
+    for _, place in _places(home):
+        for left in place.glob(f"{UNFINISHED}*{_REMOVED}"):
+            key = left.name.removeprefix(UNFINISHED).removesuffix(_REMOVED)
+            with locked(place / key, f"{key} is being removed; waiting for it", say):
+                if left.exists():
+                    say(f"removing {left}, which a removal that was killed left")
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def to_remove(
@@ -106,8 +127,10 @@ def remove(chosen: Sequence[Stored], say: Say = quietly) -> None:
         InputError: one cannot be removed.
     """
     for one in chosen:
-        gone = one.folder.with_name(f".building-{one.key}-removed")
+        gone = one.folder.with_name(f"{UNFINISHED}{one.key}{_REMOVED}")
         with locked(one.folder, f"{one.key} is being made; waiting until it is whole", say):
+            if not one.folder.exists():
+                continue  # somebody else was first
             try:
                 shutil.rmtree(gone, ignore_errors=True)  # of a removal that was killed
                 os.replace(one.folder, gone)
@@ -131,16 +154,24 @@ def _named(found: Sequence[Stored], key: str) -> list[Stored]:
 
 
 def _described(kind: str, folder: Path) -> Stored:
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    times = [file.stat().st_mtime for file in files] or [folder.stat().st_mtime]
-    stamp = folder / STAMP
+    found = dict(_states(folder))
+    files = {path: state for path, state in found.items() if stat.S_ISREG(state.st_mode)}
+    times = [state.st_mtime for state in (files or found).values()]
+    stamp = files.get(folder / STAMP)
     return Stored(
         kind=kind,
         folder=folder,
-        size=sum(file.stat().st_size for file in files),
-        used=stamp.stat().st_mtime if stamp.exists() else max(times),
+        size=sum(state.st_size for state in files.values()),
+        used=stamp.st_mtime if stamp else max(times, default=0.0),
         content=_words(kind, folder),
     )
+
+
+def _states(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """A folder and what is below it; what another process moves away meanwhile is passed over."""
+    for path in (folder, *folder.rglob("*")):
+        with contextlib.suppress(OSError):
+            yield path, path.stat()
 
 
 def _words(kind: str, folder: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from legoray.data.shelf import Stored, remove, stored, to_remove
+from legoray.data.shelf import Stored, finish_removals, remove, stored, to_remove
 from legoray.errors import InputError, Problem
 
 _BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -63,6 +63,7 @@ def prune(
         unused=None if unused is None else _number(unused, _SECONDS, "--unused", "30d"),
     )
     if not dry_run:
+        finish_removals(home, say)
         remove(chosen, say)
     for one in chosen:
         say(f"{'would remove' if dry_run else 'removed'} {one.key[:12]}  {one.content}")

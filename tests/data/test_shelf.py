@@ -83,6 +83,13 @@ def test_removed_folders_leave_nothing_behind(filled):
     assert sorted(p.name for p in (filled / "states").iterdir()) == [".locks"]
 
 
+def test_two_may_remove_the_same(filled):
+    chosen = stored(filled)[:2]
+    remove(chosen[:1])
+    remove(chosen)
+    assert keys(stored(filled)) == ["ccc3"]
+
+
 def test_a_folder_that_does_not_say_what_it_is_is_listed_all_the_same(filled):
     (filled / "states" / "aaa1" / "meta.json").write_text("[")
     assert stored(filled)[0].content == "damaged: it does not say what it is"
@@ -110,6 +117,38 @@ def test_a_nodes_copies_are_listed_and_removed(filled, tmp_path, monkeypatch):
     remove([copy])
     assert not copy.folder.exists()
     assert (filled / "states" / "aaa1").exists()
+
+
+def test_what_a_killed_removal_left_goes_with_the_next(filled, monkeypatch):
+    def killed(path, **options):
+        if path.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove(stored(filled)[:1])
+    (left,) = (filled / "states").glob(".building-*")
+    assert (left / "meta.json").exists()
+    said = CliRunner().invoke(app, ["store", "prune", "--unused", "365d"]).output
+    assert f"removing {left}" in said.replace("\n", "")
+    assert not left.exists()
+    assert keys(stored(filled)) == ["aab2", "ccc3"]
+
+
+def test_a_block_that_is_named_while_the_store_is_listed_is_passed_over(filled, monkeypatch):
+    folder = filled / "states" / "aaa1" / "blocks"
+    (folder / ".building-three").write_bytes(bytes(50))
+    whole = sum(file.stat().st_size for file in (filled / "states" / "aaa1").rglob("*.*")) - 50
+    listed = type(folder).rglob
+
+    def renamed(path, pattern):
+        found = list(listed(path, pattern))
+        (folder / ".building-three").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(type(folder), "rglob", renamed)
+    assert stored(filled)[0].size == whole
 
 
 def test_what_is_open_stays_readable_when_it_is_removed(filled):
