@@ -7,10 +7,12 @@ attribute leaves none behind.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import string
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from legoray.errors import InputError, Problem, nearest
 
 _BATCH = 20_000
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,17 @@ def texts_fingerprint(texts: pa.Array) -> str:
 
 
 def encode(tokenizer: Any, texts: pa.Array, length: int) -> Encoded:
-    """Token ids of every text, special tokens included, `length` of each at most."""
+    """Token ids of every text, special tokens included, `length` of each at most.
+
+    The tokenizer is as it was afterwards, and threads may share it.
+    """
     rows: list[list[int]] = []
+    cut = {"truncation": True, "max_length": length}
     for start in range(0, len(texts), _BATCH):
         batch = texts.slice(start, _BATCH).to_pylist()
-        rows += tokenizer(
-            batch, truncation=True, max_length=length, return_attention_mask=False, verbose=False
-        )["input_ids"]
+        with _alone(tokenizer):
+            told = tokenizer(batch, **cut, return_attention_mask=False, verbose=False)
+        rows += told["input_ids"]
     # a text that has no token at all (empty, and a tokenizer without special tokens) would leave
     # nothing to pool over
     filler = [_filler(tokenizer)]
@@ -146,6 +153,25 @@ def encode(tokenizer: Any, texts: pa.Array, length: int) -> Encoded:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(offsets[-1]))
     return Encoded(ids, offsets)
+
+
+@contextlib.contextmanager
+def _alone(tokenizer: Any) -> Iterator[None]:
+    """The library writes into a tokenizer where it is to cut: no other thread's length may be met.
+
+    Nor may it stay there: what is made of the tokenizer is keyed by all that it holds.
+    """
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    with _LOCK:
+        if core is None:  # of Python alone: it is told each time
+            yield
+            return
+        cut, fill = core.truncation, core.padding
+        try:
+            yield
+        finally:
+            core.enable_truncation(**cut) if cut else core.no_truncation()
+            core.enable_padding(**fill) if fill else core.no_padding()
 
 
 def _filler(tokenizer: Any) -> int:

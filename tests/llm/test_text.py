@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
 import pytest
 from llm_cases import word_tokenizer
 
@@ -80,3 +83,23 @@ def test_tokens_are_those_of_the_tokenizer_and_never_none_at_all(special):
         assert found == (tokenizer(text, truncation=True, max_length=4)["input_ids"] or [0])
     assert encoded.lengths.tolist() == ([4, 2, 3] if special else [4, 1, 1])
     assert len(encode(tokenizer, render("{t}", {"t": []}), 4).ids) == 0
+
+
+def test_threads_may_cut_with_one_tokenizer():
+    tokenizer, texts = word_tokenizer(), pa.array(["rain floods the harbour town again"] * 2_000)
+    with ThreadPoolExecutor(3) as pool:
+        lengths = [3, 5, 7] * 6
+        found = pool.map(lambda length: encode(tokenizer, texts, length).lengths, lengths)
+        assert [set(one.tolist()) for one in found] == [{length} for length in lengths]
+
+
+@pytest.mark.parametrize("set_before", [False, True])
+def test_a_tokenizer_is_afterwards_as_it_was(set_before):
+    tokenizer = word_tokenizer()
+    if set_before:
+        tokenizer.backend_tokenizer.enable_truncation(max_length=9, strategy="only_first")
+        tokenizer.backend_tokenizer.enable_padding(length=4, pad_to_multiple_of=2)
+    before = tokenizer.backend_tokenizer.to_str()
+    found = encode(tokenizer, pa.array(["rain floods the harbour", "rain"]), 4)
+    assert found.lengths.tolist() == [4, 3]
+    assert tokenizer.backend_tokenizer.to_str() == before
