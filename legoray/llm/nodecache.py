@@ -16,7 +16,7 @@ from pathlib import Path
 from legoray.data.built import Say, locked
 from legoray.data.nodedisk import node_cache
 from legoray.data.tensorfile import UNFINISHED, check_file, sync_folder
-from legoray.errors import DamagedError
+from legoray.errors import DamagedError, InputError
 from legoray.llm.blocks import block_file
 from legoray.llm.units import META, WHAT
 
@@ -39,19 +39,28 @@ def local_folder(folder: Path, names: Sequence[str], say: Say) -> Path:
         return folder
     own = cache / folder.name
     try:
+        if not _missing(own, names):
+            return own  # whoever fetched them
         (own / "blocks").mkdir(parents=True, exist_ok=True)
         with locked(own, "another process fetches these hidden states; waiting for it", say):
             return own if _fetch(folder, own, names, say) else folder
-    except OSError as error:
-        _log(f"{own}: cannot be written ({error.strerror}); the shared files are read")
+    except DamagedError:
+        raise
+    except (OSError, InputError) as error:  # no lock can be had where another user's folder is
+        reason = error.strerror if isinstance(error, OSError) else error.problems[0].message
+        _log(f"{own}: cannot be written ({reason}); the shared files are read")
         return folder
+
+
+def _missing(own: Path, names: Sequence[str]) -> list[str]:
+    return [name for name in names if not block_file(own, name).exists()]
 
 
 def _fetch(folder: Path, own: Path, names: Sequence[str], say: Say) -> bool:
     """Copy what is not there yet; False where there is no room."""
     for left in (own / "blocks").glob(f"{UNFINISHED}*"):
         left.unlink(missing_ok=True)
-    missing = [name for name in names if not block_file(own, name).exists()]
+    missing = _missing(own, names)
     need = sum(block_file(folder, name).stat().st_size for name in missing)
     free = shutil.disk_usage(own).free
     if missing and free < need + _SPARE:
