@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from legoray.errors import InputError, Problem
 from legoray.llm.load import Base, quiet, settle_quantized
+from legoray.llm.precision import first_line
 from legoray.llm.split import lower_view, run_view, upper_view
 from legoray.llm.text import Encoded
 
@@ -43,10 +45,19 @@ class Lower:
         self._parts: list[nn.Module] = []
 
     def parts(self, splits: tuple[int, ...]) -> list[nn.Module]:
-        """The views from each split to the next, the first from the token ids."""
+        """The views from each split to the next, the first from the token ids.
+
+        Raises:
+            InputError: the device's memory does not hold them.
+        """
         if splits != self._splits:
-            self._parts = []  # the old copies leave the device first
-            self._parts = _stretches(self.base, splits, self.device)
+            self._parts, self._splits = [], ()  # the old copies leave the device first
+            try:
+                self._parts = _stretches(self.base, splits, self.device)
+            except torch.OutOfMemoryError as error:
+                message = f"its lower layers do not fit into the GPU's memory: {first_line(error)}"
+                hint = "take precision bfloat16, int8 or nf4, or a smaller model"
+                raise InputError(Problem(self.base.source.name, message, hint)) from None
             self._splits = splits
         return self._parts
 
@@ -66,7 +77,9 @@ def run_texts(lower: Lower, encoded: Encoded, splits: Sequence[int], sink: Sink)
 
     Raises:
         NotFiniteError: a hidden state is NaN or infinite.
+        InputError: the tokenizer is another model's; memory does not suffice.
     """
+    _check_tokens(lower.base, encoded)
     ordered = tuple(sorted(set(splits)))
     parts = lower.parts(ordered)
     for rows in _batches(encoded, _BATCH_TOKENS[lower.device.type]):
@@ -77,6 +90,16 @@ def run_texts(lower: Lower, encoded: Encoded, splits: Sequence[int], sink: Sink)
                 states = run_view(part, states, None)
             _check_finite(split, rows, states)
             sink(split, rows, states)
+
+
+def _check_tokens(base: Base, encoded: Encoded) -> None:
+    """A GPU that looks up a row that is not there is lost to the whole process."""
+    rows = int(base.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    largest = int(encoded.ids.max(initial=0))
+    if largest >= rows:
+        message = f"its tokenizer gives the token {largest}, its weights know {rows} tokens"
+        hint = "the tokenizer's files are another model's; fetch the model again"
+        raise InputError(Problem(str(base.source.folder), message, hint))
 
 
 def _stretches(base: Base, splits: Sequence[int], device: torch.device) -> list[nn.Module]:
