@@ -74,9 +74,9 @@ def run_on_ray(work: Work) -> Iterator[Outcome]:
     data = ray_data()  # before `ray` is imported: it sets what Ray reads at import
     import ray
 
-    pool = _pool()
-    assert pool is not None
-    count, cpus, gpus = min(pool[0], len(work.jobs)), pool[1], pool[2]
+    # what was free may be taken by now: then one actor waits for a CPU
+    most, cpus, gpus = _pool() or (1, 1, 0)
+    count = min(most, len(work.jobs))
     actors = ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count)
     keys = [key_of_unit(unit) for unit in work.units]
     told = {"units": work.units, "folders": work.folders, "keys": keys, "threads": cpus}
