@@ -22,7 +22,7 @@ from torch import Tensor
 from legoray.data.built import Say, locked, quietly
 from legoray.data.recipes import InputSizes, Recipe, StateRecipe, States
 from legoray.data.shelf import note_use
-from legoray.errors import InputError
+from legoray.errors import DamagedError, InputError
 from legoray.llm.blocks import (
     block_file,
     compute_block,
@@ -45,8 +45,7 @@ from legoray.llm.text import (
     template_attributes,
     texts_fingerprint,
 )
-from legoray.llm.units import Family, Unit, note_of, open_unit, unit_behind, unit_of
-from legoray.records import write_json
+from legoray.llm.units import Family, Unit, open_unit, unit_behind, unit_of, write_note
 
 
 class StateFeatures:
@@ -77,7 +76,7 @@ class StateFeatures:
 
     def save_assets(self, folder: Path) -> None:
         """Note in a model's folder which language model it stands on; its weights stay outside."""
-        write_json(folder / "language_model.json", note_of(self.recipe))
+        write_note(self.recipe, folder)
 
 
 def ensure_states(
@@ -104,7 +103,7 @@ def ensure_states(
     units = _all_units(wanted, tables)
     lists = ensure_units(units, tables, home, say)
     for unit in lists:
-        _open(lists[unit], say)
+        _opened(unit, lists[unit], tables, home, say)
     return [lists[unit].parents[1] for unit in units]
 
 
@@ -124,7 +123,8 @@ def open_rows_of(unit: Unit, tables: Path, home: Path, say: Say) -> MappedRows:
         InputError: as `ensure_states`.
     """
     check_attributes(unit.family.template, _attributes(tables), f"model {unit.family.model}")
-    return _open(ensure_units([unit], tables, home, say)[unit], say)
+    path = ensure_units([unit], tables, home, say)[unit]
+    return _opened(unit, path, tables, home, say)
 
 
 def ensure_units(units: Sequence[Unit], tables: Path, home: Path, say: Say) -> dict[Unit, Path]:
@@ -230,6 +230,16 @@ def _whole(path: Path) -> bool:
         return False
     names, _ = read_set(path)
     return all(block_file(path.parents[1], name).exists() for name in names)
+
+
+def _opened(unit: Unit, path: Path, tables: Path, home: Path, say: Say) -> MappedRows:
+    """The rows of a list; computed again where they were pruned before they were open."""
+    try:
+        return _open(path, say)
+    except DamagedError:
+        if _whole(path):
+            raise
+        return _open(ensure_units([unit], tables, home, say)[unit], say)
 
 
 def _open(path: Path, say: Say) -> MappedRows:

@@ -11,6 +11,8 @@ the template, the length, the layers, the pooling, the precision and the type th
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 import os
 import shutil
 import tempfile
@@ -29,12 +31,13 @@ from legoray.data.recipes import (
 )
 from legoray.data.tensorfile import UNFINISHED
 from legoray.errors import DamagedError, InputError, Problem
-from legoray.llm.catalogue import locate, tokenizer_checksum, weights_checksum
+from legoray.llm.catalogue import Source, locate, tokenizer_checksum, weights_checksum
 from legoray.llm.load import facts
 from legoray.records import digest, read_json, write_json
 
 STORE_VERSION = 2
 META = "meta.json"
+NOTE = "language_model.json"  # in a model's folder
 WHAT = "hidden states"
 
 
@@ -183,7 +186,12 @@ def open_unit(store: Path, unit: Unit) -> Path:
     folder = store / digest(meta.model_dump(), 24)
     if not folder.exists():
         _make(folder, meta)
-    check_meta(folder, meta)
+    try:
+        check_meta(folder, meta)
+    except DamagedError:
+        if folder.exists():
+            raise
+        _make(folder, meta)  # it was pruned at this moment
     return folder
 
 
@@ -221,6 +229,37 @@ def check_meta(folder: Path, meta: UnitMeta) -> None:
         hint = f"delete the folder {folder}; what it held is computed again when it is needed"
         message = f"these stored {WHAT} are damaged: {why}"
         raise DamagedError(Problem(str(folder), message, hint))
+
+
+def write_note(recipe: StateRecipe | LayersRecipe | VectorSource, folder: Path) -> None:
+    """Note in a model's folder which language model it stands on; its weights stay outside."""
+    write_json(folder / NOTE, note_of(recipe))
+
+
+def warn_of_others(folder: Path) -> None:
+    """Say where a model's folder stands on another language model than the one that is here.
+
+    It is no error: a GGUF file that another version of transformers converts is another file, with
+    the same numbers.
+    """
+    for path in sorted(folder.rglob(NOTE)):
+        try:
+            note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            name = note["recipe"]["model"]
+            source = locate(name)
+            others = _others(note, source)
+        except (OSError, ValueError, KeyError, TypeError, InputError):
+            continue  # what cannot be had or read is told by whoever needs it
+        if others:
+            logging.getLogger("legoray").warning(
+                f"{folder}: was trained on other files of {name} than those of {source.folder} "
+                f"(other {' and '.join(others)}): its scores may be others than were measured"
+            )
+
+
+def _others(note: dict[str, Any], source: Source) -> list[str]:
+    here = {"weights": weights_checksum(source), "tokenizer": tokenizer_checksum(source)}
+    return [what for what, sum_ in here.items() if note.get(f"{what}_sha256", sum_) != sum_]
 
 
 def note_of(recipe: StateRecipe | LayersRecipe | VectorSource) -> dict[str, Any]:

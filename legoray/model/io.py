@@ -122,6 +122,8 @@ def save_model(
 def load_model(folder: Path) -> LoadedModel:
     """Read a model's folder; the model is on the CPU and in evaluation mode.
 
+    A warning says where it was trained on other weights of its language model than are here.
+
     Raises:
         InputError: the folder is missing, incomplete or damaged, or its parts cannot be had.
     """
@@ -141,6 +143,9 @@ def load_model(folder: Path) -> LoadedModel:
         load_state(recommender, weights)
     except (RuntimeError, KeyError, ValueError) as error:
         raise _damaged(folder / WEIGHTS, str(error).replace("\n", " ")) from None
+    from legoray.llm.units import warn_of_others
+
+    warn_of_others(folder)
     return LoadedModel(recommender.eval(), config, shape, recipes, extra)
 
 

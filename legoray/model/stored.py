@@ -29,7 +29,6 @@ from legoray.data.recipes import (
     VectorSource,
 )
 from legoray.errors import DamagedError, InputError, Problem
-from legoray.records import write_json
 
 if TYPE_CHECKING:
     from legoray.llm.pooled import PooledRows
@@ -205,9 +204,9 @@ def _vectors(source: VectorSource, vectors: Tensor) -> RowFeatures:
 
 def save_model_note(recipe: LayersRecipe | VectorSource, folder: Path) -> None:
     """Note in a model's folder which language model it stands on; its weights stay outside."""
-    from legoray.llm.units import note_of
+    from legoray.llm.units import write_note
 
-    write_json(folder / "language_model.json", note_of(recipe))
+    write_note(recipe, folder)
 
 
 def _open_categories(recipe: CategoryRecipe, tables: Path) -> RowFeatures:

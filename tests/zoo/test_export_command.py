@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
 import torch
 from made_models import ROWS, save_cnn, save_id, save_with
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -92,6 +93,23 @@ def test_adapters_of_a_models_folder(bert, tmp_path, command):
     expected = operators_vectors(loaded.recommender.content, loaded.recipes.items)
     found = exported_vectors(adapted, tmp_path / "out", bert)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_other_weights_than_it_was_trained_on_are_told(bert, tmp_path, caplog):
+    own = tmp_path / "bert"
+    shutil.copytree(bert, own)
+    model = save_with(tmp_path / "best", {"name": "hybrid", "text": llm(str(own))})
+    load_model(model)
+    assert caplog.text == ""
+    (own / "tokenizer_config.json").write_text("{}")
+    load_model(model)
+    assert f"{model}: was trained on other files of {own}" in caplog.text
+    assert "(other tokenizer)" in caplog.text
+    weights = load_file(own / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"] += 1
+    save_file(weights, own / "model.safetensors", {"format": "pt"})
+    load_model(model)
+    assert "(other weights and tokenizer)" in caplog.text
 
 
 @pytest.mark.parametrize("tune", ["full", "head"])
