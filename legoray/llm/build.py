@@ -115,7 +115,7 @@ def plan(folders: Mapping[Unit, Path], texts: pa.Array) -> Work:
 def _sweep(folders: Iterable[Path]) -> None:
     """Remove what killed processes left half written."""
     for folder in folders:
-        for left in (folder / "blocks").glob(f"{UNFINISHED}*"):
+        for left in folder.glob(f"*/{UNFINISHED}*"):
             left.unlink(missing_ok=True)
 
 

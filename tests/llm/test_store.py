@@ -25,8 +25,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from legoray.data.recipes import LayersRecipe, StateRecipe
+from legoray.data.shelf import remove, stored
 from legoray.errors import DamagedError, InputError
-from legoray.llm import build
+from legoray.llm import build, spread, store, units
 from legoray.llm.load import load_base, load_tokenizer
 from legoray.llm.split import run_view, upper_view
 from legoray.llm.store import ensure_states, open_states, states_of_texts
@@ -361,8 +362,12 @@ def test_ray_data_gives_what_this_process_gives(
     folders = ensure_states(recipes, item_tables, home, said.append)
     assert any("computed by Ray Data" in message for message in said)
     broken = broken_model(tmp_path / "broken", tiny_bert)
-    with pytest.raises(InputError, match=r"item N4: .*Markets \(money\)"):
-        ensure_states(recipe_of(broken), item_tables, home)
+    # what was free when Ray was chosen is taken when it is used
+    pools = [spread._pool(), None]
+    with monkeypatch.context() as patch:
+        patch.setattr(spread, "_pool", lambda: pools.pop(0))
+        with pytest.raises(InputError, match=r"item N4: .*Markets \(money\)"):
+            ensure_states(recipe_of(broken), item_tables, home)
     monkeypatch.setenv("LEGORAY_RAY_DATA", "never")
     alone = ensure_states(recipes, item_tables, tmp_path / "alone")
     for folder, other, recipe in zip(folders, alone, recipes, strict=True):
@@ -394,6 +399,69 @@ def test_a_node_fetches_blocks_once(tmp_path, home, item_tables, tiny_bert, pair
     file.unlink()
     open_states(recipe_of(tiny_bert), item_tables, home, said.append)
     assert "fetched 1 blocks" in said[1]
+
+
+def test_copies_that_cannot_be_locked_are_read_or_left(
+    tmp_path, home, item_tables, tiny_bert, pairs, monkeypatch, caplog
+):
+    plain = open_states(recipe_of(tiny_bert), item_tables, home).gather(ALL).hidden
+    node = tmp_path / "node"
+    monkeypatch.setenv("LEGORAY_NODE_CACHE", str(node))
+    node.mkdir()
+    (node / ".locks").write_text("")  # as where another user made the folder
+    found = open_states(recipe_of(tiny_bert), item_tables, home)
+    assert torch.equal(found.gather(ALL).hidden, plain)
+    assert "the shared files are read" in caplog.text
+    (node / ".locks").unlink()
+    open_states(recipe_of(tiny_bert), item_tables, home)
+    shutil.rmtree(node / ".locks")
+    (node / ".locks").write_text("")
+    caplog.clear()
+    (shared,) = (home / "states").glob("[!.]*")
+    found = open_states(recipe_of(tiny_bert), item_tables, home)
+    assert torch.equal(found.gather(ALL).hidden, plain)
+    assert caplog.text == ""
+    assert len(list((node / shared.name / "blocks").iterdir())) == 4
+
+
+@pytest.mark.parametrize("moment", ["check_meta", "read_set", "open_block"])
+def test_what_is_pruned_while_it_is_opened_is_computed_again(
+    home, item_tables, tiny_bert, pairs, monkeypatch, moment
+):
+    plain = open_states(recipe_of(tiny_bert), item_tables, home).gather(ALL).hidden
+    place = units if moment == "check_meta" else store
+    pruned, asked = [], []
+    run = getattr(place, moment)
+
+    def prunes(*args):
+        # the list is read when it is looked for, and again when it is opened
+        if not pruned and (moment != "read_set" or asked.count("read_set")):
+            pruned.extend(stored(home))
+            remove(pruned)
+        asked.append(moment)
+        return run(*args)
+
+    monkeypatch.setattr(place, moment, prunes)
+    said = []
+    found = open_states(recipe_of(tiny_bert), item_tables, home, said.append)
+    assert torch.equal(found.gather(ALL).hidden, plain)
+    assert len(pruned) == 1
+    assert sum("computing" in message for message in said) == 1
+
+
+def test_a_tokenizer_of_another_model_is_named(tmp_path, home, item_tables, tiny_bert):
+    folder = tmp_path / "mixed"
+    write_model(folder, "bert", vocabulary=9)
+    with pytest.raises(InputError, match=r"mixed: its tokenizer gives the token \d+, .* 9 tokens"):
+        ensure_states(recipe_of(str(folder)), item_tables, home)
+
+
+def test_a_list_that_was_half_written_is_swept(home, item_tables, tiny_bert):
+    (folder,) = ensure_states(recipe_of(tiny_bert), item_tables, home)
+    one_file(folder, "sets").unlink()
+    (folder / "sets" / ".building-of-a-killed-process").write_bytes(b"x")
+    ensure_states(recipe_of(tiny_bert), item_tables, home)
+    assert [file.suffix for file in (folder / "sets").iterdir()] == [".safetensors"]
 
 
 def test_a_state_that_is_not_a_number_stops_with_the_items_key_and_text(
