@@ -166,6 +166,40 @@ def test_another_recipe_is_refused_or_sets_aside(dataset, home, tmp_path, writer
     assert set(prepare(dataset, say=print).manifest.written) == {"short", "second"}
 
 
+def test_the_data_set_may_name_it_before_it_is_there(dataset, home, tmp_path, writer):
+    """As where the store is a new one, or a kill came between setting aside and the first part."""
+    plain = dataset.read_text()
+    lines = [line for line in plain.splitlines() if not line.startswith("text:")]
+    named = ["attributes: [{name: short, missing: empty}]", "text: [short]"]
+    dataset.write_text("\n".join([*lines, *named]) + "\n")
+    with pytest.raises(InputError, match="short"):
+        prepare(dataset, say=print)
+    with pytest.raises(InputError, match="no generated attribute 'short'"):
+        run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=2, name="other"))
+    run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=2))
+    manifest = prepare(dataset, say=print).manifest
+    assert manifest.text == ["short"]
+    assert manifest.written["short"].counts["texts"] == len(rows_of(home)[1]) == 2
+
+
+def test_what_a_prompt_does_not_read_is_not_asked_for(dataset, home, tmp_path, writer):
+    prompt = write_prompt(tmp_path)
+    with pytest.raises(InputError, match="names itself what it reads"):
+        run(asked(dataset, prompt=prompt, model=writer, attributes=("title",)))
+    with pytest.raises(InputError, match="written by one attribute"):
+        run(asked(dataset, prompt="profile", model=writer, attributes=("title", "category")))
+    run(asked(dataset, prompt="profile", model=writer, limit=1))
+    meta = read_meta(written_folder(home, "mind_sample", "profile"))
+    assert meta.provenance.settings["recipe"]["attributes"] == ["title"]
+
+
+def test_nothing_is_written_from_itself(dataset, tmp_path, writer):
+    run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=2))
+    itself = write_prompt(tmp_path, user='user: "{short} -> "')
+    with pytest.raises(InputError, match="'short' would be written from itself"):
+        run(asked(dataset, prompt=itself, model=writer, overwrite=True))
+
+
 def test_items_whose_text_has_changed(dataset, home, tmp_path, writer):
     """They alone are written again, and only on request."""
     prompt = write_prompt(tmp_path)
