@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from writing_cases import ROOT, asked, rows_of, run, write_dataset, write_prompt, write_writer
+from writing_cases import (
+    PROMPT,
+    ROOT,
+    asked,
+    rows_of,
+    run,
+    write_dataset,
+    write_prompt,
+    write_writer,
+)
 
 from legoray import cli
 from legoray.data.load import load_items
@@ -174,7 +183,7 @@ def test_the_data_set_may_name_it_before_it_is_there(dataset, home, tmp_path, wr
     dataset.write_text("\n".join([*lines, *named]) + "\n")
     with pytest.raises(InputError, match="short"):
         prepare(dataset, say=print)
-    with pytest.raises(InputError, match="no generated attribute 'short'"):
+    with pytest.raises(InputError, match="no item attribute 'short'"):
         run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=2, name="other"))
     run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=2))
     manifest = prepare(dataset, say=print).manifest
@@ -186,10 +195,13 @@ def test_what_a_prompt_does_not_read_is_not_asked_for(dataset, home, tmp_path, w
     prompt = write_prompt(tmp_path)
     with pytest.raises(InputError, match="names itself what it reads"):
         run(asked(dataset, prompt=prompt, model=writer, attributes=("title",)))
+    text = PROMPT.replace("{title}", "{history}") + "of: users\nhistory: {most: 2}\n"
+    prompt = write_prompt(tmp_path, text)
     with pytest.raises(InputError, match="written by one attribute"):
-        run(asked(dataset, prompt="profile", model=writer, attributes=("title", "category")))
-    run(asked(dataset, prompt="profile", model=writer, limit=1))
-    meta = read_meta(written_folder(home, "mind_sample", "profile"))
+        run(asked(dataset, prompt=prompt, model=writer, attributes=("title", "category")))
+    dataset.write_text(dataset.read_text().replace("text: [title]", "text: [title, abstract]"))
+    run(asked(dataset, prompt=prompt, model=writer, limit=1))
+    meta = read_meta(written_folder(home, "mind_sample", "short"))
     assert meta.provenance.settings["recipe"]["attributes"] == ["title"]
 
 

@@ -171,9 +171,7 @@ def _most_read(prompt: PromptConfig) -> int:
 def _too_many(prompt: PromptConfig, most: int) -> Problem:
     if most:
         message = "the items of {history} are written by one attribute"
-        hint = (
-            "`history.item` of a prompt of your own takes several, such as '{title} ({category})'"
-        )
+        hint = "`history.item` of a prompt of your own takes several: '{title} ({category})'"
     else:
         message = f"the prompt '{prompt.name}' names itself what it reads"
         hint = "--attributes is what {text} stands for"
