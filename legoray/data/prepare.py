@@ -251,8 +251,7 @@ def _described(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]
     raw = [name for name in manifest.attributes if name not in manifest.written]
     of_users = [name for name in manifest.user_attributes if name not in manifest.written]
     attributes = raw + [name for name, table in written.items() if table.of == "items"]
-    asked = [name for name in config.text if name != plan.coming or name in attributes]
-    text = asked or list(plan.processor.default_text) or raw
+    text = config.text or list(plan.processor.default_text) or raw
     _check_text(text, attributes, plan.document, plan.coming)
     changes: dict[str, Any] = {
         "title": config.title,

@@ -153,7 +153,7 @@ def _reads(asked: Asked, prompt: PromptConfig, folder: Path, manifest: Manifest)
     before = _read_before(folder, asked)
     if before and all(name in manifest.attributes for name in before):
         return before[:most]
-    own = [name for name in manifest.text if name not in manifest.written]
+    own = [n for n in manifest.text if n not in manifest.written and n != folder.name]
     if not own:
         message = "the data set's text is all written; what shall the model read?"
         raw = [name for name in manifest.attributes if name not in manifest.written]
