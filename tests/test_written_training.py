@@ -188,6 +188,14 @@ def test_what_a_process_keeps_is_of_the_present_texts(desk, home, monkeypatch):
     ended = failure_message(caught.value)["status"]
     assert ended == "damaged", "the search halts: no trial is spent on what nobody can train"
 
+    switch(desk, "note")
+    prepare(desk / "noted.yaml", say=lambda line: None)
+    plain = job.model_copy(
+        update={"config": TrialConfig.model_validate(content()), "reads": {"title": ""}}
+    )
+    with pytest.raises(DamagedError, match=r"read by default \(title; now note\) changed"):
+        open_model(plain, runtime)
+
     from legoray.train import loop
 
     def slowly(*given):

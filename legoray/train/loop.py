@@ -119,8 +119,11 @@ def _check_reads(meant: Mapping[str, str], found: Mapping[str, str], tables: str
         DamagedError: they are not. As with damage, every other trial would end the same way.
     """
     if found != meant:
-        names = {name for name, _ in meant.items() ^ found.items()}
-        message = f"the texts of {', '.join(sorted(names))} changed while this search was running"
+        names = sorted({name for name, _ in meant.items() ^ found.items()})
+        what = f"the texts of {', '.join(names)}"
+        if found.keys() != meant.keys():
+            what = f"what is read by default ({', '.join(meant)}; now {', '.join(found)})"
+        message = f"{what} changed while this search was running"
         hint = "put them back and go on, or start anew with --fresh"
         raise DamagedError(Problem(tables, message, hint))
 

@@ -186,7 +186,9 @@ def test_the_data_set_may_name_it_before_it_is_there(dataset, home, tmp_path, wr
     with pytest.raises(InputError, match="no item attribute 'short'"):
         run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=2, name="other"))
     reading = write_prompt(tmp_path, user='user: "{text}"')
-    with pytest.raises(InputError, match=r"text is all written; what shall .*some of: title, abstract"):
+    with pytest.raises(
+        InputError, match=r"text is all written; what shall .*some of: title, abstract"
+    ):
         run(asked(dataset, prompt=reading, model=writer, limit=2))
     run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=2))
     manifest = prepare(dataset, say=print).manifest
