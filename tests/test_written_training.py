@@ -10,13 +10,15 @@ import pytest
 from rich.console import Console
 
 from legoray.config import SpaceConfig, TrialConfig
+from legoray.data.load import load_items, read_manifest
 from legoray.data.prepare import prepare
-from legoray.errors import InputError
+from legoray.errors import DamagedError, InputError
 from legoray.records import SweepInfo, read_json, read_trials
 from legoray.search.finals import finals_of, summaries
 from legoray.search.single import Asked, train_one
+from legoray.search.slots import failure_message
 from legoray.search.sweep import Sweep, open_sweep, trial_key
-from legoray.train.cache import shared_corpus, shared_features
+from legoray.train.cache import shared_corpus, shared_features, shared_inputs
 from legoray.train.job import Job, Runtime
 from legoray.train.loop import open_model
 from legoray.yamlfile import read_yaml
@@ -166,7 +168,7 @@ def test_a_sweep_goes_on_only_with_the_texts_that_its_trials_read(desk):
         opened(desk)
 
 
-def test_what_a_process_keeps_is_of_the_present_texts(desk, home):
+def test_what_a_process_keeps_is_of_the_present_texts(desk, home, monkeypatch):
     made = prepare(desk / "noted.yaml", say=lambda line: None)
     job = Job(config=TrialConfig.model_validate(content(attributes=["note"])), folder="x",
               tables=str(made.tables), home=str(home))  # fmt: skip
@@ -180,5 +182,47 @@ def test_what_a_process_keeps_is_of_the_present_texts(desk, home):
     fresh = open_model(job, runtime)
     assert fresh.inputs.items is not kept
     assert fresh.shape.input.vocabulary == model.shape.input.vocabulary + 1, "one more word"
-    with pytest.raises(InputError, match="the texts of note changed while this search was running"):
+    told = "the texts of note changed while this search was running"
+    with pytest.raises(DamagedError, match=told) as caught:
         open_model(meant, runtime)
+    ended = failure_message(caught.value)["status"]
+    assert ended == "damaged", "the search halts: no trial is spent on what nobody can train"
+
+    switch(desk, "note")
+    prepare(desk / "noted.yaml", say=lambda line: None)
+    plain = job.model_copy(
+        update={"config": TrialConfig.model_validate(content()), "reads": {"title": ""}}
+    )
+    with pytest.raises(DamagedError, match=r"read by default \(title; now note\) changed"):
+        open_model(plain, runtime)
+
+    from legoray.train import loop
+
+    def slowly(*given):
+        raw(desk / "raw", note=" once more")
+        prepare(desk / "noted.yaml", say=lambda line: None)
+        return shared_inputs(*given)
+
+    monkeypatch.setattr(loop, "shared_inputs", slowly)
+    with pytest.raises(DamagedError, match=told):
+        open_model(job, runtime)
+
+
+def test_tokens_are_of_the_texts_that_they_are_named_by(desk, monkeypatch):
+    """Whatever is attached between the naming and the reading."""
+    from legoray.data import tokens
+
+    made = prepare(desk / "noted.yaml", say=lambda line: None)
+    words = tokens.open_word_tokenizer(made.tables, ["note"], 1)
+    before = load_items(made.tables, ["note"])["note"].to_pylist()
+
+    def late(tables):
+        found = read_manifest(tables)
+        raw(desk / "raw", note=" again")
+        prepare(desk / "noted.yaml", say=lambda line: None)
+        return found
+
+    monkeypatch.setattr(tokens, "read_manifest", late)
+    table = tokens.open_table(made.tables, "note", length=9, tokenizer=words, shift=0)
+    assert load_items(made.tables, ["note"])["note"].to_pylist() != before
+    assert table.ids.tolist() == [i for text in before for i in words.encode(text).ids[:9]]

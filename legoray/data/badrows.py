@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from legoray.data.lines import PLACE, line_number
+from legoray.data.lines import BLOCK, LINE, PLACE, PROBLEM, line_number
 from legoray.errors import InputError, Problem
 
 SHOWN = 10
@@ -31,7 +31,7 @@ class BadRows:
         Raises:
             InputError: the policy is `fail` and there is a bad row; the first ten are named.
         """
-        fine = pc.is_null(table["problem"])
+        fine = pc.is_null(table[PROBLEM])
         bad = table.filter(pc.invert(fine))
         if len(bad):
             problems = self.problems(bad, path)
@@ -49,7 +49,7 @@ class BadRows:
     def problems(self, bad: pa.Table, path: Path) -> list[Problem]:
         """The first rows of `bad` as problems with file and line."""
         rows = bad.slice(0, SHOWN).select(PLACE).to_pylist()
-        return [Problem(_place(path, row["block"], row["line"]), row["problem"]) for row in rows]
+        return [Problem(_place(path, row[BLOCK], row[LINE]), row[PROBLEM]) for row in rows]
 
     def _count(self, count: int, path: Path, first: Problem) -> None:
         key = f"bad_rows/{path.parent.name}/{path.name}"

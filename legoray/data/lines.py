@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 BLOCK_BYTES = 16 << 20
 
-# What a parsed row carries besides its values: where it stood, and what is wrong with it.
-PLACE = ("block", "line", "problem")
+# What a parsed row carries besides its values: where it stood, and what is wrong with it. No file's
+# own column should have such a name; `line` and `problem` it may have.
+BLOCK, LINE, PROBLEM = PLACE = ("block of the row", "line of the row", "problem of the row")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def line_number(path: str | Path, offset: int, line: int) -> int:
 def read_fields(block: Block, layout: Layout) -> pa.Table:
     """The block's lines as one string column per field, and the columns of `PLACE`.
 
-    A row whose `problem` is not null holds nulls in its fields. Blank lines are no rows.
+    A row whose `PROBLEM` is not null holds nulls in its fields. Blank lines are no rows.
     """
     data, begin = read_block(block)
     lines, undecodable = _lines_of(data, layout.encoding, first=begin == 0)
@@ -88,9 +89,9 @@ def read_fields(block: Block, layout: Layout) -> pa.Table:
         problem = pc.if_else(broken, f"is not {layout.encoding.upper()} text", problem)
     columns = _columns(parts, pc.is_null(problem).to_numpy(zero_copy_only=False), width)
     place = {
-        "block": pa.array(np.full(len(lines), begin, np.int64)),
-        "line": pa.array(number.astype(np.int32)),
-        "problem": problem,
+        BLOCK: pa.array(np.full(len(lines), begin, np.int64)),
+        LINE: pa.array(number.astype(np.int32)),
+        PROBLEM: problem,
     }
     return pa.table({**dict(zip(layout.fields, columns, strict=True)), **place})
 
@@ -100,15 +101,15 @@ def mark(table: pa.Table, bad: pa.Array | pa.ChunkedArray, message: str, column:
 
     `message` may hold `{value}`, which becomes the row's value in `column`.
     """
-    problem = table["problem"]
+    problem = table[PROBLEM]
     new = pc.and_(pc.fill_null(bad, False), pc.is_null(problem))
     if not pc.any(new).as_py():
         return table
     before, _, after = message.partition("{value}")
     value = pc.fill_null(table[column].cast(pa.string()), "")
     text = pc.binary_join_element_wise(before, value, after, "") if after else pa.scalar(message)
-    position = table.schema.get_field_index("problem")
-    return table.set_column(position, "problem", pc.if_else(new, text, problem))
+    position = table.schema.get_field_index(PROBLEM)
+    return table.set_column(position, PROBLEM, pc.if_else(new, text, problem))
 
 
 def _lines_of(data: bytes, encoding: str, *, first: bool) -> tuple[pa.Array, NDArray[np.int64]]:

@@ -55,18 +55,22 @@ def read_manifest(tables: Path) -> Manifest:
     return manifest
 
 
-def load_items(tables: Path, columns: list[str] | None = None) -> pa.Table:
+def load_items(
+    tables: Path, columns: list[str] | None = None, manifest: Manifest | None = None
+) -> pa.Table:
     """The items, sorted by item_id: row i is item i + 1.
 
     Args:
         tables: folder of prepared tables.
         columns: which; attributes written later among them. All but those where not given.
+        manifest: of the tables as it was read before; their own where not given. Whoever names
+            something by a manifest's fingerprints must read by the same one.
 
     Raises:
         InputError: a column does not exist, a file is missing or damaged, or a written attribute
             lacks the texts of some items.
     """
-    manifest = read_manifest(tables)
+    manifest = manifest or read_manifest(tables)
     known = ["item_id", "key", *manifest.attributes]
     for name in columns or []:
         if name not in known:

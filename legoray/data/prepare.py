@@ -66,19 +66,22 @@ class _Plan:
     config_hash: str
     tables: Path
     written: list[Source]
+    coming: str  # an attribute that the YAML may name before anything of it is there
 
 
-def prepare(dataset: Path, *, say: Say) -> Prepared:
+def prepare(dataset: Path, *, say: Say, coming: str = "") -> Prepared:
     """Make the tables of a `datasets/*.yaml`, unless they are there and the raw files unchanged.
 
     Args:
         dataset: the YAML file.
         say: takes one line at a time of what is going on.
+        coming: an attribute that is about to be written: the YAML may name it although nothing of
+            it is there yet.
 
     Raises:
         InputError: the YAML, the raw files or the folder for the tables are not as they must be.
     """
-    plan = _plan(Path(dataset))
+    plan = _plan(Path(dataset), coming)
     found = _existing(plan)
     if found:
         return Prepared(plan.tables, found, fresh=False)
@@ -102,7 +105,7 @@ def _unusable(plan: _Plan, error: OSError) -> Problem:
     return Problem(where, f"cannot be written: {reason}", "LEGORAY_HOME names the folder")
 
 
-def _plan(dataset: Path) -> _Plan:
+def _plan(dataset: Path, coming: str) -> _Plan:
     config, document = read_dataset(dataset)
     cls = processor_class(config.processor, document.where(("processor",)))
     options: Any = build(cls.Options, config.options, document, ("options",))
@@ -114,9 +117,10 @@ def _plan(dataset: Path) -> _Plan:
     if processor.attributes:
         attached = [name for one in config.attributes for name in one.named()]
         later = [*attached, *list_written(home(), config.name)]
-        _check_text(config.text, [*processor.attributes, *later], document)
+        known = [*processor.attributes, *later]
+        _check_text(config.text, known, document, coming)
     sources = processor.sources(raw) if raw.exists() else {}
-    written = _written(config, document, raw) if raw.path.is_dir() else []
+    written = _written(config, document, raw, coming) if raw.path.is_dir() else []
     raw.check()
     check_sources(written, processor.attributes)
     content = {
@@ -129,10 +133,14 @@ def _plan(dataset: Path) -> _Plan:
     }
     config_hash = digest(content)
     tables = home() / "tables" / f"{config.name}-{config_hash[:8]}"
-    return _Plan(config, document, processor, raw.path, sources, config_hash, tables, written)
+    return _Plan(
+        config, document, processor, raw.path, sources, config_hash, tables, written, coming
+    )
 
 
-def _written(config: DatasetConfig, document: Document, raw: RawFolder) -> list[Source]:
+def _written(
+    config: DatasetConfig, document: Document, raw: RawFolder, coming: str
+) -> list[Source]:
     """The sources of all written attributes: those that the YAML attaches, then generated ones."""
     found, names, problems = [], list_written(home(), config.name), []
     asked: dict[str, tuple[WrittenSource, str]] = {}
@@ -146,6 +154,8 @@ def _written(config: DatasetConfig, document: Document, raw: RawFolder) -> list[
             first = asked[one.name][1]
             problems.append(Problem(where, f"'{one.name}' stands twice", f"first at {first}"))
         elif one.name not in names:
+            if one.name == coming:
+                continue
             hint = "`legoray augment` writes them"
             told = unknown("generated attribute", one.name, names, where)
             problems.append(Problem(where, told.message, told.hint if names else hint))
@@ -176,9 +186,10 @@ def _placed(problem: Problem, document: Document) -> Problem:
     return Problem(where, problem.message, problem.hint)
 
 
-def _check_text(text: list[str], attributes: list[str], document: Document) -> None:
+def _check_text(text: list[str], attributes: list[str], document: Document, coming: str) -> None:
     """Refuse text attributes that the items do not have."""
-    wrong = [(index, name) for index, name in enumerate(text) if name not in attributes]
+    known = {*attributes, coming}
+    wrong = [(index, name) for index, name in enumerate(text) if name not in known]
     if wrong:
         raise InputError(
             *[
@@ -241,7 +252,7 @@ def _described(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]
     of_users = [name for name in manifest.user_attributes if name not in manifest.written]
     attributes = raw + [name for name, table in written.items() if table.of == "items"]
     text = config.text or list(plan.processor.default_text) or raw
-    _check_text(text, attributes, plan.document)
+    _check_text(text, attributes, plan.document, plan.coming)
     changes: dict[str, Any] = {
         "title": config.title,
         "synthetic": config.synthetic,

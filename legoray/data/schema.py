@@ -105,6 +105,11 @@ class Manifest(Strict):
     sources: list[SourceFile]
     files: list[str]  # every Parquet file, relative to the tables; without written attributes
 
+    @property
+    def generated(self) -> list[str]:
+        """The attributes that a language model wrote."""
+        return [name for name, table in self.written.items() if table.made == "generated"]
+
     def prints(self, names: Iterable[str], of: str = "items") -> dict[str, str]:
         """The fingerprints of those of some attributes that were written later."""
         found = {name: self.written[name] for name in names if name in self.written}

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from legoray.data.shelf import Stored, finish_removals, remove, stored, to_remove
 from legoray.errors import InputError, Problem
 
-_BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -26,7 +27,7 @@ def print_list(home: Path, console: Console) -> None:
     table = Table("key", "kind", "MB", "last used", "content", title=None, box=None)
     for one in found:
         size, used = f"{one.size / 1e6:,.1f}", _ago(time.time() - one.used)
-        table.add_row(one.key[:12], one.kind, size, used, one.content)
+        table.add_row(one.key[:12], one.kind, size, used, Text(one.content))
     console.print(table)
     console.print(_total(found, home), markup=False)
 
@@ -76,10 +77,12 @@ def _total(found: Sequence[Stored], home: Path) -> str:
 
 
 def _number(text: str, units: dict[str, int], option: str, example: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if text.strip() == "0":
+        return 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
     folded = {unit.lower(): factor for unit, factor in units.items()}
     if match is None or match.group(2).lower() not in folded:
-        known = ", ".join(unit for unit in units if unit)
+        known = ", ".join(units)
         raise InputError(Problem(option, f"is '{text}', expected such as {example}", known))
     return float(match.group(1)) * folded[match.group(2).lower()]
 

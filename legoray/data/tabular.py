@@ -22,7 +22,7 @@ import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from legoray.config import FileForm
-from legoray.data.lines import PLACE
+from legoray.data.lines import BLOCK, LINE, PLACE, PROBLEM
 from legoray.errors import InputError, Problem, nearest
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -116,12 +116,12 @@ def _separator(path: Path, form: FileForm) -> str:
 
 
 def _placed(table: pa.Table, line: NDArray[Any] | None = None) -> pa.Table:
-    """The table with `PLACE`: `line` counts from 0 in the file."""
+    """The table with `PLACE`: lines count from 0 in the file."""
     line = np.arange(len(table)) if line is None else line
     place = {
-        "block": pa.array(np.zeros(len(table), np.int64)),
-        "line": pa.array(line.astype(np.int64)),
-        "problem": pa.nulls(len(table), pa.string()),
+        BLOCK: pa.array(np.zeros(len(table), np.int64)),
+        LINE: pa.array(line.astype(np.int64)),
+        PROBLEM: pa.nulls(len(table), pa.string()),
     }
     for name, values in place.items():
         table = table.append_column(name, values)
@@ -179,7 +179,7 @@ def _csv_rows(table: pa.Table, names: list[str], wrong: list[Any]) -> pa.Table:
         problem = pc.if_else(
             pa.array(undecodable), "is not UTF-8 text", pa.scalar(None, pa.string())
         )
-        placed = placed.drop_columns(["problem"]).append_column("problem", problem)
+        placed = placed.drop_columns([PROBLEM]).append_column(PROBLEM, problem)
     blank = np.logical_and.reduce([pc.equal(placed[n], "").to_numpy() for n in names])
     placed = placed.filter(pa.array(~blank | undecodable))
     return pa.concat_tables([placed, _broken_rows(placed.schema, wrong, line)])
@@ -188,9 +188,9 @@ def _csv_rows(table: pa.Table, names: list[str], wrong: list[Any]) -> pa.Table:
 def _broken_rows(schema: pa.Schema, wrong: list[Any], line: NDArray[np.int64]) -> pa.Table:
     rows = [
         {
-            "block": 0,
-            "line": int(line[row.number]),
-            "problem": f"has {row.actual_columns} fields, the header has {row.expected_columns}",
+            BLOCK: 0,
+            LINE: int(line[row.number]),
+            PROBLEM: f"has {row.actual_columns} fields, the header has {row.expected_columns}",
         }
         for row in wrong
     ]
@@ -256,9 +256,7 @@ def _read_json_slowly(path: Path) -> pa.Table:
         raise InputError(Problem(f"{path}:1", (problems or [None])[0] or "holds no rows"))
     columns = {name: _json_column([row.get(name) for row in rows]) for name in names}
     placed = _placed(pa.table(columns), np.array(line))
-    return placed.drop_columns(["problem"]).append_column(
-        "problem", pa.array(problems, pa.string())
-    )
+    return placed.drop_columns([PROBLEM]).append_column(PROBLEM, pa.array(problems, pa.string()))
 
 
 def _json_row(raw: bytes) -> tuple[dict[str, Any], str | None]:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from legoray.data.load import load_items, read_manifest
 from legoray.data.recipes import Tokens
+from legoray.data.schema import Manifest
 from legoray.data.tokenization import (
     encode,
     load_tokenizer_file,
@@ -117,7 +118,7 @@ def open_table(
     file = tables / "tokens" / digest(parts) / "tokens.safetensors"
 
     def make() -> bytes:
-        texts = read_texts(tables, attribute)
+        texts = read_texts(tables, attribute, manifest)
         return _pack(make_table(texts, length=length, tokenizer=tokenizer, shift=shift))
 
     _once(file, make)
@@ -138,20 +139,20 @@ def open_word_tokenizer(tables: Path, attributes: Sequence[str], min_count: int)
     file = tables / "tokens" / f"words-{key}" / "tokenizer.json"
 
     def make() -> bytes:
-        texts = (text for name in names for text in read_texts(tables, name))
+        texts = (text for name in names for text in read_texts(tables, name, manifest))
         return word_tokenizer(texts, min_count).to_str().encode()
 
     _once(file, make)
     return load_tokenizer_file(file)
 
 
-def read_texts(tables: Path, attribute: str) -> list[str]:
-    """One attribute of all items, in the order of their ids.
+def read_texts(tables: Path, attribute: str, manifest: Manifest | None = None) -> list[str]:
+    """One attribute of all items, in the order of their ids; `manifest` as for `load_items`.
 
     Raises:
         InputError: an item has no value (not even an empty text).
     """
-    column = load_items(tables, [attribute])[attribute]
+    column = load_items(tables, [attribute], manifest)[attribute]
     if column.null_count:
         row = column.is_null().index(True).as_py()
         where = f"{tables}/items: {attribute}"

@@ -13,7 +13,7 @@ some settings changed.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,21 @@ def attributes_read(content: Mapping[str, Any], text: tuple[str, ...]) -> tuple[
     return tuple(names_in(cls.recipe(settings, text)))
 
 
-def reading_note(name: str, content: Mapping[str, Any], text: tuple[str, ...]) -> str:
-    """What to say where a preset for augmented text reads text as it was; else nothing."""
+def reading_note(
+    name: str, content: Mapping[str, Any], text: tuple[str, ...], generated: Collection[str] = ()
+) -> str:
+    """What to say where a preset for augmented text reads text as it was; else nothing.
+
+    Args:
+        name: of the preset.
+        content: the content operator's settings.
+        text: the attributes that are read by default.
+        generated: those that a language model wrote, whatever they are called.
+    """
     if not preset(name).augmented:
         return ""
     read = attributes_read(content, text)
-    if any(AUGMENTED in attribute for attribute in read):
+    if any(AUGMENTED in attribute or attribute in generated for attribute in read):
         return ""
     plain = ", ".join(read) or "no text"
     return f"{name}: reads {plain} as it is: none of it was written by a language model"

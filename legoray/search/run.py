@@ -84,7 +84,7 @@ def _check_only(space: Space, prepared: Prepared, say: Callable[[str], None]) ->
     from legoray.data.load import load_corpus
     from legoray.search.check import check_space
 
-    for note in start_notes(space):
+    for note in start_notes(space, prepared.manifest.generated):
         say(note)
     corpus = load_corpus(prepared.tables)
     problems = check_space(space, corpus, prepared.tables, home(), say)
@@ -182,7 +182,7 @@ class Search:
 
         from legoray.search.check import check_space
 
-        for note in start_notes(self.space):
+        for note in start_notes(self.space, self.prepared.manifest.generated):
             self._say(note)
         loaded: Corpus = ray.get(corpus)
         problems = check_space(self.space, loaded, self.prepared.tables, home(), self._say)

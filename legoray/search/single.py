@@ -133,7 +133,8 @@ def _check(single: Single, prepared: Prepared, say: Say) -> None:
     problems = check_config(single.config, text, corpus, prepared.tables, home(), say)
     if problems:
         raise InputError(*problems)
-    note = reading_note(model.preset, model.content, text) if model.preset else ""
+    written = prepared.manifest.generated
+    note = reading_note(model.preset, model.content, text, written) if model.preset else ""
     if note:
         say(note)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,13 +42,18 @@ def starts_from(space: Space) -> list[Start]:
     return [_start(space, name, ("search", "start_from", n)) for n, name in enumerate(names)]
 
 
-def start_notes(space: Space) -> list[str]:
-    """What of the presets a space cannot hold, and which read text that was not augmented."""
+def start_notes(space: Space, generated: Collection[str] = ()) -> list[str]:
+    """What of the presets a space cannot hold, and which read text that was not augmented.
+
+    Args:
+        space: with presets in it or not.
+        generated: the attributes that a language model wrote.
+    """
     notes = [note for start in starts_from(space) for note in start.notes]
-    return notes + [note for note in _reading(space) if note]
+    return notes + [note for note in _reading(space, generated) if note]
 
 
-def _reading(space: Space) -> Iterator[str]:
+def _reading(space: Space, generated: Collection[str]) -> Iterator[str]:
     from legoray.model.presets import reading_note
 
     if space.presets is None:
@@ -57,7 +62,8 @@ def _reading(space: Space) -> Iterator[str]:
     for config in space.corners():
         if config.model.preset not in seen:
             seen.add(config.model.preset)
-            yield reading_note(config.model.preset, config.model.content, space.text)
+            model = config.model
+            yield reading_note(model.preset, model.content, space.text, generated)
 
 
 def _start(space: Space, name: str, at: Keys) -> Start:

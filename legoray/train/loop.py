@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from legoray.data.load import read_manifest
-from legoray.errors import InfeasibleError, InputError, Problem
+from legoray.errors import DamagedError, InfeasibleError, InputError, Problem
 from legoray.model.base import Shape
 from legoray.model.inputs import Inputs, Recipes
 from legoray.model.io import load_model, load_state, model_state, save_model
@@ -92,21 +93,39 @@ def open_model(job: Job, runtime: Runtime) -> OpenModel:
     """Build a job's model with the weights that its seed decides, on the worker's device.
 
     Raises:
-        InputError: its texts are no longer those that it was meant to read, or as for its parts.
+        DamagedError: its texts are no longer those that it was meant to read.
+        InputError: as for its parts.
     """
     config, tables = job.config, Path(job.tables)
     manifest = read_manifest(tables)
     recipes = recipes_of(config.model, tuple(manifest.text))
     reads = reads_of(recipes, prints_of(manifest))
-    if job.reads is not None and reads != job.reads:
-        names = {name for name, _ in job.reads.items() ^ reads.items()}
-        message = f"the texts of {', '.join(sorted(names))} changed while this search was running"
-        raise InputError(Problem(job.tables, message, "start it anew with --fresh"))
+    _check_reads(reads if job.reads is None else job.reads, reads, job.tables)
     inputs = shared_inputs(recipes, tables, Path(job.home), runtime.corpus)
+    # opening them may take minutes, in which somebody attaches others
+    later = read_manifest(tables)
+    again = reads_of(recipes_of(config.model, tuple(later.text)), prints_of(later))
+    _check_reads(reads, again, job.tables)
     recommender, shape = new_model(
         config.model, inputs, max_history=config.train.max_history, seed=config.seed
     )
     return OpenModel(recommender.to(runtime.device), inputs, recipes, shape, reads)
+
+
+def _check_reads(meant: Mapping[str, str], found: Mapping[str, str], tables: str) -> None:
+    """See that texts are those that were meant.
+
+    Raises:
+        DamagedError: they are not. As with damage, every other trial would end the same way.
+    """
+    if found != meant:
+        names = sorted({name for name, _ in meant.items() ^ found.items()})
+        what = f"the texts of {', '.join(names)}"
+        if found.keys() != meant.keys():
+            what = f"what is read by default ({', '.join(meant)}; now {', '.join(found)})"
+        message = f"{what} changed while this search was running"
+        hint = "put them back and go on, or start anew with --fresh"
+        raise DamagedError(Problem(tables, message, hint))
 
 
 class Training:

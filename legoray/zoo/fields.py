@@ -23,6 +23,7 @@ SWEEP = "legoray.sweep"
 KIND = "legoray.kind"  # sweep | trial
 NUMBER = "legoray.number"
 TRIAL_KEY = "legoray.trial_key"
+ORIGINAL = "original"  # a text that is the data's own
 CONFIG_KEY = "legoray.config_key"  # of the configuration without its seed: finals share it
 CHOSEN = "legoray.chosen"  # what the search chose, as JSON
 LABEL = "legoray.label"  # the model's name in tables
@@ -139,14 +140,18 @@ def operators(record: TrialRecord) -> dict[str, str]:
 def described(record: TrialRecord) -> dict[str, str]:
     """What a trial's model is, for tables: its preset, parts and language model, and its text.
 
-    `text` is `augmented` where an attribute that a language model wrote is named, else `original`.
+    `text` is `augmented` where an attribute of such a name is read, else names those that were
+    written later, or is `original`.
     """
     model = record.config.get("model")
     if not model:
         return {}
     content = model["content"]
-    augmented = AUGMENTED in json.dumps([content, *(record.reads or ())])
-    found = {**operators(record), "text": AUGMENTED if augmented else "original"}
+    later = [name for name, texts in (record.reads or {}).items() if texts]
+    text = f"with {', '.join(later)}" if later else ORIGINAL
+    if AUGMENTED in json.dumps([content, *(record.reads or ())]):
+        text = AUGMENTED
+    found = {**operators(record), "text": text}
     found |= {"preset": str(model["preset"])} if model.get("preset") else {}
     language = _language_model(content)
     return found | ({"language_model": language} if language else {})

@@ -72,7 +72,7 @@ def _order(line: Line) -> tuple[int, int, tuple[str, ...]]:
     titles = [preset(name).title for name in names()]
     baseline = not line.words[2]
     known = titles.index(line.words[1]) if line.words[1] in titles else len(titles)
-    return (2 if baseline else line.words[0] == AUGMENTED, known, line.words)
+    return (2 if baseline else line.words[0] != fields.ORIGINAL, known, line.words)
 
 
 def _cell(spread: Spread | None, name: str) -> str:
@@ -163,7 +163,7 @@ def _plain(lines: list[Line]) -> list[str]:
     known = [preset(name) for name in names()]
     meant = {p.title for p in known if p.augmented}
     only = meant - {p.title for p in known if not p.augmented}
-    titles = [line.words[1] for line in lines if line.words[0] != AUGMENTED]
+    titles = [line.words[1] for line in lines if line.words[0] == fields.ORIGINAL]
     found = []
     for title in dict.fromkeys(title for title in titles if title in meant):
         if title in only or titles.count(title) > 1:

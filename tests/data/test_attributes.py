@@ -83,6 +83,19 @@ def test_a_file_is_attached_and_read_like_a_column(tmp_path, home):
     assert detached.manifest.text == ["title"]
 
 
+@pytest.mark.parametrize("name", ["block", "line", "problem"])
+def test_columns_may_have_names_that_rows_once_had_inside(tmp_path, home, name):
+    raw(tmp_path, TEXTS.replace("desc", name))
+    write(tmp_path / "raw/items.csv", f"id,title,{name}\n7,Seven,1\nb,Bees,2\nc,Sea,3\n")
+    columns = {name: "description"}
+    prepared = made(tmp_path, {**DESCRIBED, "columns": columns}, text=["title"])
+    assert column(prepared, name) == ["1", "2", "3"]
+    assert column(prepared, "description") == ["Ships, and a storm", "Bread", "Two\nlines"]
+    raw(tmp_path)
+    prepared = made(tmp_path, {**DESCRIBED, "columns": {"desc": name}}, text=["title", name])
+    assert column(prepared, name) == ["Ships, and a storm", "Bread", "Two\nlines"]
+
+
 def test_nothing_is_done_twice_and_a_changed_text_is_another_attribute(tmp_path, home):
     raw(tmp_path)
     first = made(tmp_path, DESCRIBED)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from legoray.data.lines import Layout, blocks_of, line_number, read_block, read_fields
+from legoray.data.lines import (
+    BLOCK,
+    LINE,
+    PROBLEM,
+    Layout,
+    blocks_of,
+    line_number,
+    read_block,
+    read_fields,
+)
 
 TEXT = "a\tb\n\nc\té\r\nlong line of no fields\nd\t\n\te\nlast\tone"
 
@@ -27,7 +36,7 @@ def test_fields_and_places(path, size):
     layout = Layout(("one", "two"), "\t", "tabs")
     rows = pa.concat_tables([read_fields(block, layout) for block in blocks_of(path, size)])
     found = [
-        (line_number(path, row["block"], row["line"]), row["one"], row["two"], row["problem"])
+        (line_number(path, row[BLOCK], row[LINE]), row["one"], row["two"], row[PROBLEM])
         for row in rows.to_pylist()
     ]
     assert found == [
@@ -47,5 +56,5 @@ def test_latin_1_reads_what_utf_8_refuses(tmp_path):
     latin = read_fields(block, Layout(("k", "v"), "|", "'|'", "latin-1"))
     assert latin["v"].to_pylist() == ["é", "c"]
     strict = read_fields(block, Layout(("k", "v"), "|", "'|'"))
-    assert strict["problem"].to_pylist() == ["is not UTF-8 text", None]
+    assert strict[PROBLEM].to_pylist() == ["is not UTF-8 text", None]
     assert strict["v"].to_pylist() == [None, "c"]

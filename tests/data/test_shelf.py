@@ -59,6 +59,14 @@ def test_what_is_stored_is_listed_least_used_first(filled):
     assert keys(stored(filled)) == ["aab2", "ccc3", "aaa1"]
 
 
+def test_a_template_with_brackets_is_listed_as_it_is(filled):
+    template = "[item] {title} [/item]"
+    (filled / "states/aaa1/meta.json").write_text(json.dumps({**META, "template": template}))
+    found = CliRunner().invoke(app, ["store", "list"], env={"COLUMNS": "300"})
+    assert found.exit_code == 0
+    assert template in found.output
+
+
 def test_rules_name_the_least_used_first(filled):
     found = stored(filled)
     assert keys(to_remove(found, unused=15 * 86400)) == ["aaa1", "aab2"]
@@ -179,6 +187,7 @@ def test_the_commands(filled):
     [
         ([], "says nothing about what to remove"),
         (["--keep", "ten"], "expected such as 10GB"),
+        (["--keep", "10"], "expected such as 10GB"),
         (["--unused", "3 years"], "expected such as 30d"),
         (["zzz"], "nothing of this key"),
     ],

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from writing_cases import ROOT, asked, rows_of, run, write_dataset, write_prompt, write_writer
+from writing_cases import (
+    PROMPT,
+    ROOT,
+    asked,
+    rows_of,
+    run,
+    write_dataset,
+    write_prompt,
+    write_writer,
+)
 
 from legoray import cli
 from legoray.data.load import load_items
@@ -164,6 +173,48 @@ def test_another_recipe_is_refused_or_sets_aside(dataset, home, tmp_path, writer
     table = read_written(away)
     assert dict(zip(table["key"].to_pylist(), table["text"].to_pylist(), strict=True)) == before
     assert set(prepare(dataset, say=print).manifest.written) == {"short", "second"}
+
+
+def test_the_data_set_may_name_it_before_it_is_there(dataset, home, tmp_path, writer):
+    """As where the store is a new one, or a kill came between setting aside and the first part."""
+    plain = dataset.read_text()
+    lines = [line for line in plain.splitlines() if not line.startswith("text:")]
+    named = ["attributes: [{name: short, missing: empty}]", "text: [short]"]
+    dataset.write_text("\n".join([*lines, *named]) + "\n")
+    with pytest.raises(InputError, match="short"):
+        prepare(dataset, say=print)
+    with pytest.raises(InputError, match="no item attribute 'short'"):
+        run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=2, name="other"))
+    reading = write_prompt(tmp_path, user='user: "{text}"')
+    with pytest.raises(
+        InputError, match=r"text is all written; what shall .*some of: title, abstract"
+    ):
+        run(asked(dataset, prompt=reading, model=writer, limit=2))
+    run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=2))
+    manifest = prepare(dataset, say=print).manifest
+    assert manifest.text == ["short"]
+    assert manifest.written["short"].counts["texts"] == len(rows_of(home)[1]) == 2
+
+
+def test_what_a_prompt_does_not_read_is_not_asked_for(dataset, home, tmp_path, writer):
+    prompt = write_prompt(tmp_path)
+    with pytest.raises(InputError, match="names itself what it reads"):
+        run(asked(dataset, prompt=prompt, model=writer, attributes=("title",)))
+    text = PROMPT.replace("{title}", "{history}") + "of: users\nhistory: {most: 2}\n"
+    prompt = write_prompt(tmp_path, text)
+    with pytest.raises(InputError, match="written by one attribute"):
+        run(asked(dataset, prompt=prompt, model=writer, attributes=("title", "category")))
+    dataset.write_text(dataset.read_text().replace("text: [title]", "text: [title, abstract]"))
+    run(asked(dataset, prompt=prompt, model=writer, limit=1))
+    meta = read_meta(written_folder(home, "mind_sample", "short"))
+    assert meta.provenance.settings["recipe"]["attributes"] == ["title"]
+
+
+def test_nothing_is_written_from_itself(dataset, tmp_path, writer):
+    run(asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=2))
+    itself = write_prompt(tmp_path, user='user: "{short} -> "')
+    with pytest.raises(InputError, match="'short' would be written from itself"):
+        run(asked(dataset, prompt=itself, model=writer, overwrite=True))
 
 
 def test_items_whose_text_has_changed(dataset, home, tmp_path, writer):

@@ -156,6 +156,8 @@ def test_augmented_presets_say_what_they_read():
     content = preset("once").model["content"]
     assert "reads title as it is" in reading_note("once", content, ("title",))
     assert reading_note("once", content, ("title-augmented",)) == ""
+    assert "reads summary as it is" in reading_note("once", content, ("summary",))
+    assert reading_note("once", content, ("summary",), ["summary"]) == ""
     given = {**content, "template": "{title-augmented}"}
     assert reading_note("once", given, ("title",)) == ""
     assert reading_note("dire", content, ("title",)) == ""

@@ -57,6 +57,14 @@ def test_text_is_augmented_where_the_data_set_names_it():
     assert [described(record)["text"] for record in (plain, later)] == ["original", "augmented"]
     lines = paper_lines(board_of([plain, later]))
     assert [line.words[0] for line in lines] == ["original", "augmented"]
+    described_too = plain.model_copy(update={"reads": {"title": "", "summary": "4567"}})
+    assert described(described_too)["text"] == "with summary"
+    said = to_markdown(board_of([plain, described_too, named(2, "once")]))
+    assert "| with summary | NAML |" in said
+    once = named(2, "once").model_copy(deep=True)
+    once.config["model"]["content"]["template"] = "{summary}"
+    once = once.model_copy(update={"reads": {"summary": "4567"}})
+    assert "no language model" not in to_markdown(board_of([once]))
     tags = fixed_tags(later, sweep_info())
     assert tags["reads"] == "title-augmented (0123)"
 

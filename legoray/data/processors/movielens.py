@@ -337,7 +337,7 @@ def _movies_100k(path: Path) -> pa.Table:
     rows = pa.concat_tables([read_fields(block, layout) for block in blocks_of(path)])
     flags = [pc.if_else(pc.equal(rows[g], "1"), f"{g}|", "") for g in GENRES[1:]]
     genres = pc.utf8_rtrim(pc.binary_join_element_wise(*flags, ""), characters="|")
-    return rows.select(["id", "title", "block", "line", "problem"]).append_column("genres", genres)
+    return rows.select(["id", "title", *PLACE]).append_column("genres", genres)
 
 
 def _movies_dat(path: Path) -> pa.Table:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from legoray.data.badrows import repeated
-from legoray.data.lines import Layout, blocks_of, mark, read_fields
+from legoray.data.lines import PLACE, Layout, blocks_of, mark, read_fields
 from legoray.data.processors.base import Run
 
 ATTRIBUTES = ("age", "gender", "occupation")
@@ -63,7 +63,7 @@ def read_users(run: Run, file: UsersFile, path: Path) -> pa.Table:
                     f"{len(OCCUPATIONS) - 1}", "occupation")  # fmt: skip
         occupation = pa.array(OCCUPATIONS).take(place.combine_chunks())
     columns = {"age": _groups(age), "gender": rows["gender"], "occupation": occupation}
-    place = {name: rows[name] for name in ("user", "block", "line", "problem")}
+    place = {name: rows[name] for name in ("user", *PLACE)}
     return run.bad_rows.good(pa.table({**columns, **place}), path)
 
 

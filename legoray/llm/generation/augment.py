@@ -56,8 +56,8 @@ def augment(asked: Asked, console: Console) -> None:
     say: Say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)  # noqa: E731
     prompt = read_prompt(asked.prompt)
     by = writer_of(asked)
-    prepared = prepare(asked.dataset, say=say)
     name = build(WrittenMeta, {"attribute": asked.name or prompt.attribute}).attribute
+    prepared = prepare(asked.dataset, say=say, coming=name)
     check_name(name, prepared.manifest)
     folder = written_folder(home(), prepared.manifest.name, name)
     with locked(folder, f"another process writes '{name}'; waiting for it", say):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,7 @@ def job_of(
     manifest: Manifest,
 ) -> Job:
     reads = _reads(asked, prompt, folder, manifest)
+    _check_not_itself(folder.name, [*prompt.names(), *reads])
     questions = questions_of(tables, prompt, reads)
     recipe = {
         "version": 1,
@@ -143,16 +145,45 @@ def _reads(asked: Asked, prompt: PromptConfig, folder: Path, manifest: Manifest)
     Written attributes are read on request only: a data set that was switched to a new title must
     not make it a title of that title.
     """
-    if not {"text", "history"} & set(prompt.names()):
-        return []
-    if asked.attributes:
+    most = _most_read(prompt)
+    if len(asked.attributes) > most:
+        raise InputError(_too_many(prompt, most))
+    if asked.attributes or not most:
         return list(asked.attributes)
     before = _read_before(folder, asked)
     if before and all(name in manifest.attributes for name in before):
-        return before
-    own = [name for name in manifest.text if name not in manifest.written]
+        return before[:most]
+    own = [n for n in manifest.text if n not in manifest.written and n != folder.name]
     if not own:
         message = "the data set's text is all written; what shall the model read?"
         raw = [name for name in manifest.attributes if name not in manifest.written]
         raise InputError(Problem("--attributes", message, f"some of: {', '.join(raw)}"))
-    return own
+    return own[:most]
+
+
+def _most_read(prompt: PromptConfig) -> int:
+    """How many attributes a prompt takes besides those that it names itself."""
+    if "text" in prompt.names():
+        return sys.maxsize
+    return int("history" in prompt.names() and not prompt.history.item)
+
+
+def _too_many(prompt: PromptConfig, most: int) -> Problem:
+    if most:
+        message = "the items of {history} are written by one attribute"
+        hint = "`history.item` of a prompt of your own takes several: '{title} ({category})'"
+    else:
+        message = f"the prompt '{prompt.name}' names itself what it reads"
+        hint = "--attributes is what {text} stands for"
+    return Problem("--attributes", message, hint)
+
+
+def _check_not_itself(name: str, reads: list[str]) -> None:
+    """Texts that are made of themselves would be others each time.
+
+    Raises:
+        InputError: the attribute is made of itself.
+    """
+    if name in reads:
+        message = f"'{name}' would be written from itself"
+        raise InputError(Problem("--as", message, f"write another name, such as {name}-2"))
