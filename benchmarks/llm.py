@@ -292,7 +292,7 @@ def part_precision(models: Sequence[str]) -> None:
         heads = f"{'precision':10} {'MB':>8} {'x float32':>10} {'texts/s':>9} {'x float32':>10}"
         print(f"{heads} {'mean cosine':>12} {'lowest':>8}")
         reference: tuple[float, float, Tensor] | None = None
-        for precision in ("float32", "bfloat16", "int8"):
+        for precision in ("float32", "bfloat16", "int8", "nf4"):
             base = load_base(model, precision)  # type: ignore[arg-type]
             recipe = LayersRecipe(model, "{title}", LENGTH, "mean", precision, "float32")
             pooled_of_texts(recipe, rows[:64], last=True)
