@@ -121,6 +121,21 @@ def test_one_word_switches_the_text_and_each_text_is_trained_once(desk):
     assert {spread.seeds for row in board.rows for spread in row.test.values()} == {1}
 
 
+def test_a_mistake_after_the_training_leaves_it_completed(desk, monkeypatch):
+    """Such as a pipe that was closed: `legoray train ... | head`."""
+    from legoray.search.single import _Run
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_Run, "_numbers", lambda self, metrics: (_ for _ in ()).throw(
+            BrokenPipeError
+        ))  # fmt: skip
+        with pytest.raises(BrokenPipeError):
+            trained(desk)
+    (record,) = read_trials(desk / "run")
+    assert record.status == "completed"
+    assert trained(desk) == [record]
+
+
 class Space:
     def __init__(self, path: Path) -> None:
         self.document = read_yaml(path)

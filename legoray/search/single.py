@@ -170,7 +170,7 @@ class _Run:
         self.say(f"training {label} for {length}, seed {self.config.seed}{done}")
         self.recorder.push(record)
         try:
-            return self._close(self._train(record))
+            ended = self._train(record)
         except KeyboardInterrupt:
             self._ended(record.number, status="interrupted", reason="interrupted")
             self.recorder.finish(None, interrupted=True)
@@ -185,6 +185,7 @@ class _Run:
             self._ended(record.number, status="failed", reason=str(error))
             self.recorder.finish(None)
             raise
+        return self._close(ended)  # what goes wrong now takes nothing away from the training
 
     def _ended(self, number: int, **changes: Any) -> TrialRecord:
         record = self.sweep.change(number, ended=time.time(), **changes)

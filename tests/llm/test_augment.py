@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from writing_cases import (
     PROMPT,
     ROOT,
@@ -28,6 +30,7 @@ from legoray.data.load import load_items
 from legoray.data.prepare import prepare
 from legoray.data.written import part_files, read_meta, read_written, written_folder
 from legoray.errors import InputError
+from legoray.llm.generation.augment import augment
 from legoray.llm.generation.local import LocalModel, Settings
 from legoray.llm.generation.questions import Question
 
@@ -208,6 +211,26 @@ def test_what_a_prompt_does_not_read_is_not_asked_for(dataset, home, tmp_path, w
     run(asked(dataset, prompt=prompt, model=writer, limit=1))
     meta = read_meta(written_folder(home, "mind_sample", "short"))
     assert meta.provenance.settings["recipe"]["attributes"] == ["title"]
+
+
+def test_ctrl_c_says_what_becomes_of_it(dataset, home, tmp_path, writer, monkeypatch):
+    answer, calls = LocalModel.answer, []
+
+    def twice(self, questions):
+        calls.append(len(questions))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return answer(self, questions)
+
+    request = asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=24, batch=4)
+    console = Console(width=200, record=True, file=io.StringIO())
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalModel, "answer", twice)
+        with pytest.raises(KeyboardInterrupt):
+            augment(request, console)
+    assert "interrupted: what is finished is kept; the same command" in console.export_text()
+    assert len(rows_of(home)[1]) == 8
+    assert "8 known, 16 to write" in run(request)
 
 
 def test_nothing_is_written_from_itself(dataset, tmp_path, writer):

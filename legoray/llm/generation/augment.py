@@ -62,7 +62,11 @@ def augment(asked: Asked, console: Console) -> None:
     folder = written_folder(home(), prepared.manifest.name, name)
     with locked(folder, f"another process writes '{name}'; waiting for it", say):
         job = job_of(asked, prompt, by, folder, prepared.tables, prepared.manifest)
-        _write(job, console, say)
+        try:
+            _write(job, console, say)
+        except KeyboardInterrupt:
+            say("interrupted: what is finished is kept; the same command goes on")
+            raise
     _advise(job, prepared.manifest, say)
 
 
