@@ -73,7 +73,11 @@ def read_meta(folder: Path) -> WrittenMeta:
     Raises:
         InputError: it is missing or damaged.
     """
-    return read_json(folder / _META, WrittenMeta)
+    try:
+        return read_json(folder / _META, WrittenMeta)
+    except InputError as error:
+        hint = f"put it back, or move {folder} away: nothing else says what wrote these texts"
+        raise InputError(*[Problem(p.where, p.message, hint) for p in error.problems]) from None
 
 
 def write_meta(folder: Path, meta: WrittenMeta) -> None:

@@ -213,6 +213,23 @@ def test_what_a_prompt_does_not_read_is_not_asked_for(dataset, home, tmp_path, w
     assert meta.provenance.settings["recipe"]["attributes"] == ["title"]
 
 
+def test_texts_of_unknown_origin_are_not_added_to(dataset, home, tmp_path, writer):
+    request = asked(dataset, prompt=write_prompt(tmp_path), model=writer, limit=4)
+    run(request)
+    folder = written_folder(home, "mind_sample", "short")
+    whole = (folder / "meta.json").read_text()
+    (folder / "meta.json").write_text(whole[:20])
+    with pytest.raises(InputError, match=rf"meta\.json: is damaged.*move {folder} away"):
+        run(request)
+    (folder / "meta.json").unlink()
+    other = write_prompt(tmp_path, user='user: "On {title}: "')
+    request = asked(dataset, prompt=other, model=writer, limit=2)
+    with pytest.raises(InputError, match=r"no meta\.json that says what .*--overwrite"):
+        run(request)
+    run(asked(dataset, prompt=other, model=writer, limit=2, overwrite=True))
+    assert len(rows_of(home)[1]) == 2, "none of the four from before is among them"
+
+
 def test_ctrl_c_says_what_becomes_of_it(dataset, home, tmp_path, writer, monkeypatch):
     answer, calls = LocalModel.answer, []
 

@@ -56,8 +56,11 @@ def look(folder: Path, recipe: Mapping[str, Any], keys: Sequence[str], sources: 
     Raises:
         InputError: it was written by another recipe, or is damaged.
     """
-    if not (folder / "meta.json").exists() or not part_files(folder):
+    if not part_files(folder):
         return Known([False] * len(keys), [False] * len(keys))
+    if not (folder / "meta.json").exists():
+        message = "holds texts, but no meta.json that says what wrote them"
+        raise InputError(Problem(str(folder), message, _ADVICE))
     meta = read_meta(folder)
     before = meta.provenance.settings.get("recipe")
     if before != recipe:
