@@ -22,22 +22,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from legoray.config import WrittenSource
-from legoray.data.badrows import BadRows, Policy, repeated
-from legoray.data.convert import is_plain, is_text_list, to_key, to_text
+from legoray.data.badrows import BadRows, Policy
 from legoray.data.fingerprint import hash_columns, sha256_file
-from legoray.data.lines import mark
 from legoray.data.load import missing_texts
-from legoray.data.processors.own_columns import check_types
+from legoray.data.processors.keyed import read_keyed
 from legoray.data.schema import WRITTEN, Manifest, SourceFile, WrittenTable
 from legoray.data.tables import read_folder
-from legoray.data.tabular import read_table
 from legoray.data.written import Provenance, part_files, read_meta, read_written
 from legoray.errors import InputError, Problem
 from legoray.records import SHARED, digest
 
 Say = Callable[[str], None]
 TAKEN = ("item_id", "key", "user")
-KEY = "key of the row"  # beside columns with any names
 LEFT = 3600.0  # seconds for which replaced texts stay, for whoever opens them just now
 
 
@@ -269,20 +265,11 @@ def _of_file(
 ) -> dict[str, Texts]:
     """The columns of a file, keyed; bad rows are refused or left out."""
     asked, path = source.asked, source.files[0]
-    named = asked.named()
-    rows = read_table(path, {KEY: str(asked.key), **named}, asked)
-    check_types(rows, path, {KEY: str(asked.key)}, is_plain)
-    check_types(rows, path, named, is_plain, is_text_list)
-    key = to_key(rows[KEY])
-    rows = rows.set_column(0, KEY, key)
-    rows = mark(rows, pc.is_null(key), f"the {asked.key} is empty", KEY)
-    rows = mark(rows, repeated(key), f"{asked.key} '{{value}}' stands twice", KEY)
     bad = BadRows(policy, say)
-    rows = bad.good(rows, path).combine_chunks()
+    keys, texts = read_keyed(path, str(asked.key), asked.named(), asked, bad)
     origin = Provenance(file=files[0].path, sha256=files[0].sha256)
     counts = bad.drain()
-    keys = _array(rows[KEY])
-    return {name: Texts(keys, _array(to_text(rows[name])), counts, origin) for name in named}
+    return {name: Texts(keys, text, counts, origin) for name, text in texts.items()}
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

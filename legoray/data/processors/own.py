@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from legoray.config import FileForm
 from legoray.data.badrows import repeated
-from legoray.data.convert import is_key_list, is_plain, is_text_list, to_key, to_list, to_text
+from legoray.data.convert import is_key_list, is_plain, to_key, to_list
 from legoray.data.files import RawFolder
 from legoray.data.lines import mark
 from legoray.data.processors.base import (
@@ -27,10 +26,10 @@ from legoray.data.processors.base import (
     number_keys,
     user_columns,
 )
+from legoray.data.processors.keyed import read_attributes, write_items_of
 from legoray.data.processors.movielens import check_shares
 from legoray.data.processors.own_columns import (
     changes,
-    check_names,
     check_types,
     impressions_of,
     keyed,
@@ -42,9 +41,7 @@ from legoray.data.processors.own_columns import (
 )
 from legoray.data.processors.own_options import (
     SPLITS,
-    ItemsTable,
     OwnOptions,
-    UsersTable,
     check_tables,
 )
 from legoray.data.protocol import temporal_split
@@ -55,13 +52,10 @@ from legoray.data.tables import (
     read_folder,
     write_histories,
     write_interactions,
-    write_items,
     write_users,
 )
-from legoray.data.tabular import BY_ENDING, column_names, read_table
+from legoray.data.tabular import column_names, read_table
 from legoray.errors import InputError, Problem
-
-KEY = "own key"  # of items or users, beside columns with any names
 
 
 class Own(Processor):
@@ -88,18 +82,10 @@ class Own(Processor):
         }
 
     def process(self, run: Run) -> None:
-        run.stages.run("items", ["items"], partial(self._items, run))
+        run.stages.run("items", ["items"], partial(write_items_of, run, table=self.options.items))
         run.stages.run("read", ["scratch/read"], partial(self._read, run))
         run.stages.run("histories", ["users", "histories"], partial(self._histories, run))
         run.each_split(partial(self._interactions, run))
-
-    def _items(self, run: Run, folder: Path) -> Facts:
-        path = run.sources["items"]
-        keys, columns = read_attributes(run, path, self.options.items, ("item_id", "key"))
-        if not len(keys):
-            raise InputError(Problem(str(path), "holds no items"))
-        facts = write_items(folder, run.engine, keys, columns)
-        return facts.model_copy(update={"dropped": run.bad_rows.drain()})
 
     def _read(self, run: Run, folder: Path) -> Facts:
         """Keys to numbers: users by first appearance, in the history's file first."""
@@ -292,30 +278,3 @@ class Own(Processor):
             "history": past if self.options.events else "as given for each user",
             "negatives": "as given: rows with label 0",
         }
-
-
-def read_attributes(
-    run: Run,
-    path: Path,
-    table: ItemsTable | UsersTable,
-    taken: tuple[str, ...],
-    form: FileForm = BY_ENDING,
-) -> tuple[pa.Array, dict[str, pa.Array]]:
-    """The keys of a table of items or users, and its attributes as texts.
-
-    Raises:
-        InputError: a column is missing or has a name of `taken`, or rows are bad and not skipped.
-    """
-    names = table.attributes
-    if names is None:
-        names = [name for name in column_names(path, form) if name != table.key]
-    check_names(names, path, (*taken, KEY))
-    rows = read_table(path, {KEY: table.key} | {name: name for name in names}, form)
-    check_types(rows, path, {KEY: table.key}, is_plain)
-    check_types(rows, path, {name: name for name in names}, is_plain, is_text_list)
-    key = to_key(rows[KEY])
-    rows = rows.set_column(0, KEY, key)
-    rows = mark(rows, pc.is_null(key), f"the {table.key} is empty", KEY)
-    rows = mark(rows, repeated(key), table.key + " '{value}' stands twice", KEY)
-    rows = run.bad_rows.good(rows, path)
-    return as_array(rows[KEY]), {name: as_array(to_text(rows[name])) for name in names}

@@ -26,7 +26,7 @@ from legoray.data.corpus import Int32, Int64
 from legoray.data.files import RawFolder
 from legoray.data.lines import mark
 from legoray.data.processors.base import Processor, Run, Sources, as_array
-from legoray.data.processors.own import read_attributes
+from legoray.data.processors.keyed import write_items_of
 from legoray.data.processors.own_columns import check_types, lengths_of, replace_column
 from legoray.data.processors.own_options import SPLITS, ItemsTable
 from legoray.data.protocol import (
@@ -44,7 +44,6 @@ from legoray.data.tables import (
     read_folder,
     write_histories,
     write_interactions,
-    write_items,
     write_users,
 )
 from legoray.data.tabular import read_table
@@ -86,18 +85,11 @@ class Sequences(Processor):
         return {role: raw.file(t.file, text=t.is_text(t.file)) for role, t in tables.items()}
 
     def process(self, run: Run) -> None:
-        run.stages.run("items", ["items"], partial(self._items, run))
+        items = self.options.items
+        run.stages.run("items", ["items"], partial(write_items_of, run, table=items, form=items))
         run.stages.run("read", ["scratch/read"], partial(self._read, run))
         run.stages.run("histories", ["users", "histories"], partial(self._histories, run))
         run.each_split(partial(self._interactions, run))
-
-    def _items(self, run: Run, folder: Path) -> Facts:
-        path, table = run.sources["items"], self.options.items
-        keys, columns = read_attributes(run, path, table, ("item_id", "key"), table)
-        if not len(keys):
-            raise InputError(Problem(str(path), "holds no items"))
-        facts = write_items(folder, run.engine, keys, columns)
-        return facts.model_copy(update={"dropped": run.bad_rows.drain()})
 
     def _read(self, run: Run, folder: Path) -> Facts:
         """Users in order of the file, and their items as numbers, oldest first."""
