@@ -1,13 +1,12 @@
 """Language models: split layers, stored states and low precision, as ratios of one run.
 
-    python benchmarks/llm.py [--part step corpus precision quality] [--model smollm2] [--threads 2]
+    python benchmarks/llm.py [--part step corpus precision] [--pooling mean last] [--threads 2]
 
 step       a training step, 32 users x (30 history + 5 candidates) x 32 tokens: forward, softmax
            cross-entropy, backward, AdamW, against full fine-tuning of the same model
 corpus     5 epochs of the embedded corpus with the making of the store counted in; the slow
            variants are timed on some batches and multiplied
 precision  each precision of the base weights against float32: memory, speed, cosine of item vectors
-quality    validation AUC of split L-1, L-2, L/2 and all layers against full fine-tuning, 3 seeds
 
 Whatever does not fit into the memory at once (full fine-tuning, all layers) is run in chunks of
 items, forward and backward of each, which takes the time of a machine with enough memory.
@@ -21,7 +20,6 @@ import copy
 import gc
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +33,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from legoray.config import TrialConfig, build, home
 from legoray.data.corpus import Corpus
 from legoray.data.load import load_corpus, load_items
 from legoray.data.prepare import prepare
@@ -187,13 +184,13 @@ def print_rows(rows: list[tuple[str, float]], references: dict[str, str]) -> Non
         print(f"{label:48} {value:>9.3f}{ratios}")
 
 
-def part_step(model: str, items: int) -> None:
+def part_step(model: str, items: int, poolings: Sequence[str]) -> None:
     """Print the table of one training step."""
     step, texts = drawn_step(items), long_texts(items)
     plain = [row["title"] for row in texts]
     layers = facts(model).layers
     count = f"{step.places.numel():,} items, {len(step.distinct):,} distinct, {LENGTH} tokens each"
-    for pooling in ("mean", "last"):
+    for pooling in poolings:
         print(f"\n{model}, {pooling} pooling: {count}")
         rows = []
         full = "full fine-tuning, distinct items, float32"
@@ -255,13 +252,13 @@ def middle(steps: Sequence[Step], count: int) -> list[Step]:
     return ordered[first : first + count]
 
 
-def part_corpus(model: str) -> None:
+def part_corpus(model: str, poolings: Sequence[str]) -> None:
     """Print the table of 5 epochs of the embedded corpus."""
     tables = prepare(DATA, say=lambda text: None).tables
     corpus, titles = load_corpus(tables), load_items(tables, ["title"])["title"].to_pylist()
     steps = corpus_steps(corpus)
     total = EPOCHS * len(steps)
-    for pooling in ("mean", "last"):
+    for pooling in poolings:
         rows = []
         whole = "full fine-tuning, every occurrence, float32"
         full = "full fine-tuning, distinct items, float32"
@@ -311,90 +308,13 @@ def part_precision(models: Sequence[str]) -> None:
             print(f"{precision:10} {numbers} {cosine.mean():12.4f} {cosine.min():8.4f}")
 
 
-QUALITY: dict[str, dict[str, Any]] = {
-    "split L-1, LoRA": {"split": -1},
-    "split L-2, LoRA": {"split": -2},
-    "split L/2, LoRA": {"split": 0.5},
-    "split 0, LoRA on all layers": {"split": 0},
-    "split 0, full fine-tuning": {"split": 0, "tune": "full", "lora": None},
-    "split L, head alone": {"split": 1.0, "lora": None},
-}
-SEEDS = (1, 2, 3)
-
-
-def quality_config(model: str, given: dict[str, Any], seed: int, rate: float) -> TrialConfig:
-    """One training of the quality table."""
-    layers = facts(model).layers
-    split = given["split"]
-    content = {
-        "name": "llm",
-        "model": model,
-        "length": LENGTH,
-        **given,
-        "split": int(split * layers) if isinstance(split, float) else split,
-    }
-    parts = {"behavior": {"name": "additive"}, "predictor": {"name": "dot"}}
-    train = {
-        "epochs": 3,
-        "batch_size": 64,
-        "max_history": 15,
-        "learning_rate": 1e-3,
-        "encoder_learning_rate": rate,
-        "precision": "bfloat16",
-        "patience": 3,
-    }
-    data = {"model": {"content": content, **parts}, "train": train, "seed": seed}
-    return build(TrialConfig, data)
-
-
-def part_quality(model: str, processes: int) -> None:
-    """Print validation AUC, the best learning rate of the encoder for each variant."""
-    import multiprocessing
-
-    prepare(DATA, say=lambda text: None)
-    tasks = [
-        (label, rate, seed, model)
-        for label, given in QUALITY.items()
-        for rate in ((3e-5, 1e-4) if given.get("tune") else (3e-4, 1e-3))
-        for seed in SEEDS
-    ]
-    found: dict[tuple[str, float], list[tuple[float, float]]] = {}
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for label, rate, value, taken in pool.imap(train_one, tasks):
-            found.setdefault((label, rate), []).append((value, taken))
-            print(f"  {label} {rate:g}: {value:.4f} in {taken:.0f} s", file=sys.stderr, flush=True)
-    print(f"\n{model}: validation AUC, 3 epochs, {len(SEEDS)} seeds, mean and deviation")
-    print(f"{'variant':32} {'encoder rate':>12} {'AUC':>8} {'+-':>7} {'train seconds':>14}")
-    for (label, rate), values in found.items():
-        aucs, taken = zip(*values, strict=True)
-        spread = statistics.stdev(aucs) if len(aucs) > 1 else 0.0
-        mean, spent = statistics.mean(aucs), statistics.mean(taken)
-        print(f"{label:32} {rate:>12g} {mean:8.4f} {spread:7.4f} {spent:14.1f}")
-
-
-def train_one(task: tuple[str, float, int, str]) -> tuple[str, float, float, float]:
-    """One training on one thread: best validation AUC and seconds of training."""
-    from legoray.train.cache import shared_corpus
-    from legoray.train.job import Job, Runtime
-    from legoray.train.loop import train
-
-    label, rate, seed, model = task
-    torch.set_num_threads(1)
-    tables = prepare(DATA, say=lambda text: None).tables
-    config = quality_config(model, QUALITY[label], seed, rate)
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job(config=config, tables=str(tables), home=str(home()), folder=folder)
-        outcome = train(job, Runtime(shared_corpus(tables), threads=1), lambda metrics: None)
-    return label, rate, outcome.best["auc"], outcome.costs["train_seconds"]
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = ("step", "corpus", "precision", "quality")
+    parts, poolings = ("step", "corpus", "precision"), ("mean", "last")
     parser.add_argument("--part", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--quality-model", default="minilm")
+    parser.add_argument("--pooling", nargs="+", choices=poolings, default=list(poolings))
     parser.add_argument("--items", type=int, default=1100)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     given = parser.parse_args()
@@ -402,10 +322,9 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     torch.manual_seed(1)
     work = {
-        "step": lambda: part_step(given.model, given.items),
-        "corpus": lambda: part_corpus(given.model),
+        "step": lambda: part_step(given.model, given.items, given.pooling),
+        "corpus": lambda: part_corpus(given.model, given.pooling),
         "precision": lambda: part_precision(list(dict.fromkeys(("minilm", given.model)))),
-        "quality": lambda: part_quality(given.quality_model, given.threads),
     }
     for part in given.part:
         work[part]()

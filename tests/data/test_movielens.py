@@ -33,7 +33,7 @@ TITLES = {
     "50": ("M*A*S*H (1970)", "Drama"),
     "60": ("Never rated (2001)", "Drama"),
 }
-OPTIONS = {"shares": [0.4, 0.3, 0.3], "negatives": 2}
+OPTIONS = {"split": {"temporal": [0.4, 0.3, 0.3]}, "negatives": 2}
 
 
 def tiny_csv(folder):
@@ -229,9 +229,9 @@ def test_bad_headers_movies_and_options(tmp_path, home):
         prepared(tmp_path, "movielens", options=OPTIONS)
     write(ratings, good[1])
     with pytest.raises(InputError, match=r"sum to 1"):
-        prepared(tmp_path, "movielens", options={"shares": [0.5, 0.1, 0.1]})
+        prepared(tmp_path, "movielens", options={"split": {"temporal": "0.5/0.1/0.1"}})
     with pytest.raises(InputError, match=r"a period is empty"):
-        prepared(tmp_path, "movielens", options={"shares": [0.98, 0.01, 0.01]})
+        prepared(tmp_path, "movielens", options={"split": {"temporal": "0.98/0.01/0.01"}})
     with pytest.raises(InputError, match=r"'like'"):
         prepared(tmp_path, "movielens", options={"lik": 4})
 
@@ -241,7 +241,7 @@ def test_unknown_movies_and_second_ratings_are_counted(tmp_path, home):
     path = tmp_path / "raw/ratings.csv"
     write(path, path.read_text() + "3,99,5,100\n3,10,1,900\n")
     dropped = prepared(tmp_path, "movielens", options=OPTIONS).manifest.dropped
-    assert dropped["ratings_of_unknown_movies"] == 1
+    assert dropped["ratings_of_unknown_items"] == 1
     assert dropped["ratings_given_again"] == 1
 
 
@@ -277,7 +277,7 @@ def test_real_counts(real):
     counts = made.manifest.counts
     assert {split: counts[f"clicks/{split}"] for split in expected} == expected
     assert counts["history_items"] == len(likes) == len(corpus.history_items)
-    assert counts["users"] == 610
+    assert counts["raw/users"] == 610 and counts["users"] == len(by_user)
     assert counts["items"] == 9742
     assert len(eligible) + made.manifest.dropped["clicks_with_too_short_a_history"] == len(likes)
 

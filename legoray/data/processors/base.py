@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,11 +33,14 @@ class Run:
     bad_rows: BadRows
     say: Callable[[str], None]
 
+    def parsed(self, parse: Any, blocks: list[Any], path: Path) -> Iterator[pa.Table]:
+        """The blocks of a file parsed, one after another, bad rows refused or left out."""
+        for table in self.engine.map(parse, blocks):
+            yield self.bad_rows.good(table, path)
+
     def parse(self, parse: Any, blocks: list[Any], path: Path) -> pa.Table:
-        """All blocks of a file parsed, its bad rows refused or left out."""
-        return pa.concat_tables(
-            [self.bad_rows.good(table, path) for table in self.engine.map(parse, blocks)]
-        ).combine_chunks()
+        """All of them as one table."""
+        return pa.concat_tables(self.parsed(parse, blocks, path)).combine_chunks()
 
     def each_split(self, write: Callable[[str, Path], Facts]) -> None:
         """Run a stage for the interactions of each split: `write(split, folder)`."""

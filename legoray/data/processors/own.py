@@ -27,7 +27,6 @@ from legoray.data.processors.base import (
     user_columns,
 )
 from legoray.data.processors.keyed import read_attributes, write_items_of
-from legoray.data.processors.movielens import check_shares
 from legoray.data.processors.own_columns import (
     changes,
     check_types,
@@ -42,6 +41,7 @@ from legoray.data.processors.own_columns import (
 from legoray.data.processors.own_options import (
     SPLITS,
     OwnOptions,
+    check_shares,
     check_tables,
 )
 from legoray.data.protocol import temporal_split

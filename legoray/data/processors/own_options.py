@@ -114,3 +114,15 @@ def check_tables(options: OwnOptions) -> None:
         problems.append(Problem(f"{at}.time", f"is null, but {why}, so a time is needed"))
     if problems:
         raise InputError(*problems)
+
+
+def check_shares(shares: list[float]) -> None:
+    """Shares of the periods: positive and one in sum.
+
+    Raises:
+        InputError: they are not.
+    """
+    if any(not share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise InputError(
+            Problem("options.shares", f"is {shares}, expected three positive shares that sum to 1")
+        )

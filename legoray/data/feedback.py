@@ -1,0 +1,141 @@
+"""What users gave to items (ratings, reviews, plays, purchases), as arrays, and steps over them.
+
+Families of data sets differ in how these are written; from here on they are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from legoray.data.corpus import Int32, Int64
+
+UNKNOWN_TIME = -1
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """One row per event, in order of the files."""
+
+    user: Int32  # [E]
+    item: Int32  # [E] place in a list of items, from 0
+    time: Int64  # [E] seconds since 1970, UNKNOWN_TIME where unknown
+    value: NDArray[np.float32]  # [E] a rating or a count; 1 where there is none
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Feedback:
+        """Some events, by position or by a mask."""
+        return Feedback(self.user[which], self.item[which], self.time[which], self.value[which])
+
+    @property
+    def timed(self) -> bool:
+        """Whether any event has a time."""
+        return bool((self.time >= 0).any())
+
+
+def coded(chunks: Iterable[pa.Table], keys: pa.Array) -> tuple[Feedback, pa.Array, int]:
+    """Events with keys as numbers.
+
+    Args:
+        chunks: tables of `user` and `item` (strings), and maybe `time` (seconds, null where
+            unknown) and `value`.
+        keys: of the items.
+
+    Returns:
+        The events of known items; the keys of all users, in order of first appearance; and how many
+        events there were of items that are not among `keys`.
+    """
+    users: list[pa.DictionaryArray] = []
+    parts: list[tuple[NDArray[np.bool_], Int32, Int64, NDArray[np.float32]]] = []
+    unknown = 0
+    for chunk in chunks:
+        for batch in chunk.to_batches():
+            item = pc.index_in(batch["item"], value_set=keys)
+            known = item.is_valid().to_numpy(zero_copy_only=False)
+            unknown += item.null_count
+            users.append(batch["user"].dictionary_encode())
+            columns = (pc.fill_null(item, -1).to_numpy(), _time(batch), _value(batch))
+            parts.append((known, *(column[known] for column in columns)))
+    if not parts:
+        none = np.zeros(0, np.int32)
+        empty = Feedback(none, none, none.astype(np.int64), none.astype(np.float32))
+        return empty, pa.array([], pa.string()), unknown
+    names, user = _one_dictionary(users)
+    known, item, time, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Feedback(user[known], item.astype(np.int32), time, value), names, unknown
+
+
+def _one_dictionary(users: list[pa.DictionaryArray]) -> tuple[pa.Array, Int32]:
+    """The users' keys, and for each event the number of its user."""
+    one = pa.chunked_array(users).unify_dictionaries()
+    codes = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in one.chunks]
+    return one.chunk(0).dictionary, np.concatenate(codes).astype(np.int32)
+
+
+def _time(batch: pa.RecordBatch) -> Int64:
+    if "time" not in batch.schema.names:
+        return np.full(len(batch), UNKNOWN_TIME, np.int64)
+    filled = pc.fill_null(batch["time"], UNKNOWN_TIME)
+    time: Int64 = filled.to_numpy(zero_copy_only=False).astype(np.int64)
+    return time
+
+
+def _value(batch: pa.RecordBatch) -> NDArray[np.float32]:
+    if "value" not in batch.schema.names:
+        return np.ones(len(batch), np.float32)
+    value: NDArray[np.float32] = batch["value"].to_numpy(zero_copy_only=False).astype(np.float32)
+    return value
+
+
+def in_order(events: Feedback, *, shuffled: int | None = None) -> Feedback:
+    """Events by user and then by time, as they stood where times are equal.
+
+    Args:
+        events: in any order.
+        shuffled: a seed, where nothing is known of the order and it is drawn instead.
+    """
+    if shuffled is not None:
+        random = np.random.Generator(np.random.PCG64(shuffled))
+        events = events.take(random.permutation(len(events)))
+        events = replace(events, time=np.full(len(events), UNKNOWN_TIME, np.int64))
+    return events.take(np.lexsort((events.time, events.user)))
+
+
+def first_of_each(events: Feedback) -> Feedback:
+    """The first event of each user with each item; events stand by user and time."""
+    stride = int(events.item.max(initial=0)) + 1
+    code = events.user.astype(np.int64) * stride + events.item
+    first = np.unique(code, return_index=True)[1]
+    return events.take(np.sort(first))
+
+
+def k_core(user: Int32, item: Int32, k: int) -> NDArray[np.bool_]:
+    """Which clicks are left when users and items with fewer than k are taken out, until none is."""
+    kept = np.ones(len(user), bool)
+    while True:
+        of_user = np.bincount(user[kept], minlength=int(user.max(initial=-1)) + 1)
+        of_item = np.bincount(item[kept], minlength=int(item.max(initial=-1)) + 1)
+        left = kept & (of_user[user] >= k) & (of_item[item] >= k)
+        if left.sum() == kept.sum():
+            return kept
+        kept = left
+
+
+def dense(numbers: NDArray[np.int32], size: int) -> tuple[Int32, Int32]:
+    """The distinct numbers below `size` in rising order `[M]`, and new ones `[size]` for them.
+
+    A number that is not among them has the new one -1.
+    """
+    present = np.zeros(size, bool)
+    present[numbers] = True
+    old = np.flatnonzero(present).astype(np.int32)
+    new = np.full(size, -1, np.int32)
+    new[old] = np.arange(len(old), dtype=np.int32)
+    return old, new
