@@ -277,7 +277,8 @@ def test_real_counts(real):
     counts = made.manifest.counts
     assert {split: counts[f"clicks/{split}"] for split in expected} == expected
     assert counts["history_items"] == len(likes) == len(corpus.history_items)
-    assert counts["raw/users"] == 610 and counts["users"] == len(by_user)
+    assert counts["raw/users"] == 610
+    assert counts["users"] == len(by_user)
     assert counts["items"] == 9742
     assert len(eligible) + made.manifest.dropped["clicks_with_too_short_a_history"] == len(likes)
 
