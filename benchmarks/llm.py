@@ -295,7 +295,7 @@ def part_precision(models: Sequence[str]) -> None:
         print(f"{heads} {'mean cosine':>12} {'lowest':>8}")
         reference: tuple[float, float, Tensor] | None = None
         for precision in ("float32", "bfloat16", "int8", "nf4"):
-            base = load_base(model, precision)  # type: ignore[arg-type]
+            base = load_base(model, precision)
             recipe = LayersRecipe(model, "{title}", LENGTH, "mean", precision, "float32")
             pooled_of_texts(recipe, rows[:64], last=True)
             began = now()

@@ -81,10 +81,10 @@ def print_quality(model: str, processes: int) -> None:
     print(f"\n{model}: validation AUC, 3 epochs, {len(SEEDS)} seeds, mean and deviation")
     print(f"{'variant':32} {'encoder rate':>12} {'AUC':>8} {'+-':>7} {'train seconds':>14}")
     for (label, rate), values in found.items():
-        aucs, taken = zip(*values, strict=True)
+        aucs, times = [auc for auc, _ in values], [spent for _, spent in values]
         spread = statistics.stdev(aucs) if len(aucs) > 1 else 0.0
-        mean, spent = statistics.mean(aucs), statistics.mean(taken)
-        print(f"{label:32} {rate:>12g} {mean:8.4f} {spread:7.4f} {spent:14.1f}")
+        mean, seconds = statistics.mean(aucs), statistics.mean(times)
+        print(f"{label:32} {rate:>12g} {mean:8.4f} {spread:7.4f} {seconds:14.1f}")
 
 
 def train_one(task: tuple[str, float, int, str]) -> tuple[str, float, float, float]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from llm_cases import write_model, write_tables
 
+from legoray.llm import build
 from legoray.llm.gguf import models_folder
 
 
@@ -41,3 +42,9 @@ def item_tables(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(7)
+
+
+@pytest.fixture
+def pairs(monkeypatch):
+    """Blocks of two texts each: the seven items make four."""
+    monkeypatch.setattr(build, "block_size", lambda length, width: 2)
