@@ -54,6 +54,7 @@ class Clicks:
     items: int
     had_user: Int32  # [E] whose items those of `had_item` are, clicks among them
     had_item: Int32  # [E]
+    had_place: Int32  # [E] how many of the user's clicks there had been by then, this one included
     since: Int64  # [items] when somebody first had it; the greatest number where nobody did
 
     def write(self, folder: Path) -> None:
@@ -92,7 +93,7 @@ class Clicks:
 
 _FILES = {
     "clicks": ("user", "item", "time"),
-    "had": ("had_user", "had_item"),
+    "had": ("had_user", "had_item", "had_place"),
     "since": ("since",),
 }
 
@@ -187,30 +188,40 @@ class ClickProtocol:
         if self._against_all(split):
             return Sampled(np.zeros(0, np.int32), np.zeros(len(chosen), np.int64))
         if self.split.name == "temporal":
-            pool = _rated_pool(clicks, clicks.counts(parts["train"]) + 1.0)
+            weight = clicks.counts(parts["train"]) + 1.0
+            pool = _rated_pool(clicks, weight, until=clicks.time[chosen].max(initial=-1))
             return pool.sample(self.negatives, number, clicks.user[chosen], clicks.time[chosen])
         held = np.concatenate([parts["valid"], parts["test"]])
         every = clicks.counts(np.arange(len(clicks.item)))
+        known = _known_by(clicks, hidden=len(SPLITS) - 1 - number)
         return sample_unseen_negatives(
             self.negatives,
             number,
             clicks.user[chosen],
-            owner=clicks.had_user,
-            owned=clicks.had_item,
+            owner=clicks.had_user[known],
+            owned=clicks.had_item[known],
             items=clicks.items,
             weight=every - clicks.counts(held) + 1.0,
         )
 
 
-def _rated_pool(clicks: Clicks, weight: NDArray[np.float64]) -> Pool:
-    """Items by the time somebody first had them."""
+def _known_by(clicks: Clicks, hidden: int) -> NDArray[np.bool_]:
+    """`[E]` what users had before the last `hidden` of their clicks."""
+    count = np.bincount(clicks.user, minlength=clicks.users)
+    known: NDArray[np.bool_] = clicks.had_place <= count[clicks.had_user] - hidden
+    return known
+
+
+def _rated_pool(clicks: Clicks, weight: NDArray[np.float64], until: int) -> Pool:
+    """Items by the time somebody first had them, but for those that the user liked `until` then."""
+    liked = clicks.time <= until
     item = np.flatnonzero(clicks.since < NEVER).astype(np.int32)
     order = item[np.argsort(clicks.since[item], kind="stable")]
     stride = clicks.items + 1
     return Pool(
         item=order + 1,
         since=clicks.since[order],
-        liked=np.sort(clicks.user.astype(np.int64) * stride + clicks.item),
+        liked=np.sort(clicks.user[liked].astype(np.int64) * stride + clicks.item[liked]),
         stride=stride,
         weight=weight[order],
     )

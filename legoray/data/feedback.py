@@ -139,3 +139,16 @@ def dense(numbers: NDArray[np.int32], size: int) -> tuple[Int32, Int32]:
     new = np.full(size, -1, np.int32)
     new[old] = np.arange(len(old), dtype=np.int32)
     return old, new
+
+
+def count_within(marked: NDArray[np.bool_], user: Int32) -> Int32:
+    """`[E]` how many events of the same user are marked, up to each and with it.
+
+    Args:
+        marked: `[E]`.
+        user: `[E]` sorted.
+    """
+    total = np.concatenate([[0], np.cumsum(marked)])
+    new = np.flatnonzero(np.diff(user, prepend=-1))
+    before = np.repeat(total[new], np.diff(np.append(new, len(user))))
+    return (total[1:] - before).astype(np.int32)

@@ -67,11 +67,12 @@ def leave_last_out(offsets: Int64, *, min_length: int = 3) -> dict[str, Int64]:
 
 
 LEAVE_LAST_OUT = "leave-last-out: of each user the last item is test, the one before it valid"
+# What later splits hold is not known when an earlier one's negatives are drawn.
 RATED = (
-    "the items that somebody had rated at or before the click's time and that the user never liked "
-    "(at any time)"
+    "the items that somebody had rated at or before the click's time and that the user did not "
+    "like until the end of the split's period"
 )
-UNSEEN = "the items that the user never had (at any time)"
+UNSEEN = "the items that the user did not have, but for those of later splits"
 
 
 @dataclass(frozen=True)

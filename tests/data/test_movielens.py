@@ -311,18 +311,20 @@ def test_real_negatives_keep_their_rule(real):
     made, corpus, ratings = real
     users = pq.read_table(made.tables / "users")["key"].to_pylist()
     keys = load_items(made.tables, ["key"])["key"].to_pylist()
-    liked = {(str(u), str(m)) for u, m, r, _ in ratings if r >= 4}
+    liked = {(str(u), str(m)): when for u, m, r, when in ratings if r >= 4}
     since: dict[str, int] = {}
     for _, movie, _, when in ratings:
         since[str(movie)] = min(when, since.get(str(movie), when))
     random = np.random.default_rng(1)
     for split in corpus.splits.values():
         assert set(split.clicks.tolist()) == {1}
+        end = split.time.max()  # what is liked later is not known yet
         for i in random.choice(len(split), 300, replace=False):
             shown = [keys[m - 1] for m in split.item[split.offsets[i] + 1 : split.offsets[i + 1]]]
             assert len(set(shown)) == len(shown) <= 20
             assert all(since[movie] <= split.time[i] for movie in shown)
-            assert not any((users[split.user[i]], movie) in liked for movie in shown)
+            user = users[split.user[i]]
+            assert all(liked.get((user, movie), end + 1) > end for movie in shown)
     total = sum(made.manifest.counts[f"rows/{name}"] for name in corpus.splits)
     clicks = sum(made.manifest.counts[f"clicks/{name}"] for name in corpus.splits)
     missing = sum(n for k, n in made.manifest.dropped.items() if k.startswith("negatives"))

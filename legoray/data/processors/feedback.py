@@ -16,12 +16,21 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import Field
 
 from legoray.config import Positive, Strict
 from legoray.data.clicks import NEVER, ClickProtocol, Clicks
 from legoray.data.corpus import Int64
-from legoray.data.feedback import Feedback, coded, dense, first_of_each, in_order, k_core
+from legoray.data.feedback import (
+    Feedback,
+    coded,
+    count_within,
+    dense,
+    first_of_each,
+    in_order,
+    k_core,
+)
 from legoray.data.processors.base import Processor, Run, as_array
 from legoray.data.protocol import NegativeRule
 from legoray.data.splitrule import Split, SplitRule, check_split
@@ -138,10 +147,12 @@ class FeedbackProcessor(Processor):
         distinct = first_of_each(events)
         if len(distinct) < len(events):
             dropped[f"{self.event}s_given_again"] = len(events) - len(distinct)
-        clicks = self._liked(run, distinct, dropped)
+        clicked = self._liked(distinct, dropped)
+        clicks = distinct.take(clicked)
         items, item_number = dense(self._kept_items(clicks, distinct, len(described)), len(since))
         users, user_number = dense(clicks.user, int(events.user.max()) + 1)
-        had = distinct.take((user_number[distinct.user] >= 0) & (item_number[distinct.item] >= 0))
+        kept = (user_number[distinct.user] >= 0) & (item_number[distinct.item] >= 0)
+        had = distinct.take(kept)
         found = Clicks(
             user=user_number[clicks.user],
             item=item_number[clicks.item] + np.int32(1),
@@ -150,6 +161,7 @@ class FeedbackProcessor(Processor):
             items=len(items),
             had_user=user_number[had.user],
             had_item=item_number[had.item] + np.int32(1),
+            had_place=count_within(clicked[kept], had.user),
             since=since[items],
         )
         found.write(folder / "scratch/clicks")
@@ -158,24 +170,24 @@ class FeedbackProcessor(Processor):
         counted = {name: count for name, count in dropped.items() if count}
         return facts.model_copy(update={"dropped": counted | run.bad_rows.drain()})
 
-    def _liked(self, run: Run, distinct: Feedback, dropped: dict[str, int]) -> Feedback:
-        """The clicks among the feedback, by user and time."""
-        clicks = distinct
+    def _liked(self, distinct: Feedback, dropped: dict[str, int]) -> NDArray[np.bool_]:
+        """Which feedback is a click."""
+        clicked = np.ones(len(distinct), bool)
         if self.options.like is not None:
-            clicks = distinct.take(distinct.value >= np.float32(self.options.like))
-            if not len(clicks):
+            clicked = distinct.value >= np.float32(self.options.like)
+            if not clicked.any():
                 message = f"no {self.event} is as high as {self.options.like:g}"
                 raise InputError(Problem("options.like", message))
-        if self.options.k_core > 1:
-            kept = k_core(clicks.user, clicks.item, self.options.k_core)
-            dropped[f"clicks_outside_the_{self.options.k_core}-core"] = int((~kept).sum())
-            clicks = clicks.take(kept)
-        if not len(clicks):
-            core = self.options.k_core
-            raise InputError(
-                Problem("options.k_core", f"is {core}, but no clicks are left", "take a lower one")
-            )
-        return clicks
+        core = self.options.k_core
+        if core > 1:
+            before = int(clicked.sum())
+            clicks = distinct.take(clicked)
+            clicked[clicked] = k_core(clicks.user, clicks.item, core)
+            dropped[f"clicks_outside_the_{core}-core"] = before - int(clicked.sum())
+            if not clicked.any():
+                message = f"is {core}, but no clicks are left"
+                raise InputError(Problem("options.k_core", message, "take a lower one"))
+        return clicked
 
     def _kept_items(self, clicks: Feedback, distinct: Feedback, described: int) -> Any:
         """The places of the items that are kept, in any order."""
