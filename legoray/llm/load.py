@@ -44,6 +44,7 @@ from legoray.llm.splitcheck import REFUSED, check_split
 from legoray.records import SHARED
 
 _NOT_WITHOUT_LAYERS = ("deberta", "deberta-v2")
+_SEE_ALL = ("xlnet", "bert-generation")  # generators whose encoders are not causal
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,16 @@ class ModelFacts:
     hidden_size: int
     positions: int | None  # longest sequence, None where the family sets no limit
     lowest_split: int  # 1 where the library cannot run the embeddings alone
+    causal: bool  # no token sees the ones after it
+
+    def pooling_problem(self, pooling: str) -> str | None:
+        """Why a pooling would make vectors that know nothing of their texts."""
+        if pooling != "cls" or not self.causal:
+            return None
+        return (
+            "pooling cls reads the first token, which sees none of the text in a model of the "
+            f"family {self.family}: take last or mean"
+        )
 
 
 def facts(name: str) -> ModelFacts:
@@ -103,7 +114,19 @@ def _facts(source: Source, changed: int) -> ModelFacts:
             Problem(source.name, f"{family} is not a language model: it has no vocabulary")
         )
     lowest = int(family in _NOT_WITHOUT_LAYERS)
-    return ModelFacts(family, layers, hidden, _positions(config, family), lowest)
+    return ModelFacts(
+        family, layers, hidden, _positions(config, family), lowest, _causal(config, family)
+    )
+
+
+def _causal(config: Any, family: str) -> bool:
+    """Whether the library knows the family as a generator of text alone."""
+    from transformers.models.auto import modeling_auto
+
+    if family in _SEE_ALL or getattr(config, "use_bidirectional_attention", False):
+        return False
+    generates = family in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return generates and family not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def _positions(config: Any, family: str) -> int | None:

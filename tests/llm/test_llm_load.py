@@ -10,6 +10,8 @@ import torch
 
 from legoray.errors import InputError
 from legoray.llm.load import facts, load_base, load_tokenizer, settle_quantized
+from legoray.model.content.iisan import IisanConfig, IisanOperator
+from legoray.model.content.llm import LlmConfig, LlmOperator
 
 
 def test_the_facts_come_from_the_configuration_alone(tmp_path, tiny_llama):
@@ -113,3 +115,13 @@ def test_quantized_layers_stay_on_one_path_in_both_modes(tiny_bert, precision):
     assert quantized
     assert all(m.training for m in quantized)
     assert not model.training
+
+
+def test_the_first_token_of_a_causal_model_is_not_read_as_the_text(tiny_bert, tiny_llama):
+    said = "the first token, which sees none of the text"
+    for kind, settings in ((LlmOperator, LlmConfig), (IisanOperator, IisanConfig)):
+        for pooling in ("mean", "cls", "last"):
+            for model, refused in ((tiny_bert, False), (tiny_llama, pooling == "cls")):
+                config = settings(model=model, pooling=pooling, length=8)
+                problems = " ".join(kind.problems(config, 8))
+                assert (said in problems) == refused, (kind, pooling, model, problems)

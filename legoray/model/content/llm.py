@@ -149,6 +149,8 @@ class LlmOperator(ContentOperator):
         found += [lacking] if lacking else []
         frozen = tuning_problem(config.tune, config.precision)
         found += [frozen] if frozen else []
+        blind = known.pooling_problem(config.pooling)
+        found += [blind] if blind else []
         if known.positions is not None and config.length > known.positions:
             found.append(f"length {config.length}: {config.model} reads {known.positions} tokens")
         try:

@@ -53,9 +53,11 @@ def model_problems(model: str, config: PooledConfig) -> list[str]:
     relative = folder_problem(model)
     found = [relative] if relative else []
     try:
-        positions = facts(model).positions
-        if positions is not None and config.length > positions:
-            found.append(f"length {config.length}: {model} reads {positions} tokens")
+        known = facts(model)
+        if known.positions is not None and config.length > known.positions:
+            found.append(f"length {config.length}: {model} reads {known.positions} tokens")
+        blind = known.pooling_problem(config.pooling)
+        found += [blind] if blind else []
     except InputError as error:
         found += [str(problem) for problem in error.problems]
     lacking = precision_problem(config.precision)
