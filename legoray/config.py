@@ -36,6 +36,7 @@ class Strict(BaseModel):
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 
 
@@ -101,6 +102,9 @@ class DatasetConfig(Strict):
     licence: str = ""
     citation: str = ""
     url: str = ""
+    published: dict[str, Count] = Field(
+        default_factory=dict, description="counts that the owners publish: items, events, users"
+    )
     get: str = Field("", description="what to do to get the files; shown when they are missing")
     path: str = Field(description="folder of the raw files; $VARIABLES allowed; relative to here")
     processor: str

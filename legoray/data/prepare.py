@@ -32,6 +32,7 @@ from legoray.data.files import RawFolder
 from legoray.data.fingerprint import hash_parts
 from legoray.data.load import check_files
 from legoray.data.processors import processor_class
+from legoray.data.published import deviations, told
 from legoray.data.schema import SCHEMA_VERSION, SPLITS, Manifest, SourceFile, WrittenTable
 from legoray.data.written import list_written, written_folder
 from legoray.errors import InputError, Problem, unknown
@@ -84,7 +85,7 @@ def prepare(dataset: Path, *, say: Say, coming: str = "") -> Prepared:
     plan = _plan(Path(dataset), coming)
     found = _existing(plan)
     if found:
-        return Prepared(plan.tables, found, fresh=False)
+        return _ready(plan, found, fresh=False, say=say)
     try:
         plan.tables.parent.mkdir(parents=True, exist_ok=True)
         with _lock(plan, say):
@@ -93,7 +94,14 @@ def prepare(dataset: Path, *, say: Say, coming: str = "") -> Prepared:
             manifest = found or _make(plan, say)
     except OSError as error:
         raise InputError(_unusable(plan, error)) from error
-    return Prepared(plan.tables, manifest, fresh=found is None)
+    return _ready(plan, manifest, fresh=found is None, say=say)
+
+
+def _ready(plan: _Plan, manifest: Manifest, *, fresh: bool, say: Say) -> Prepared:
+    """The tables as they are; deviations from what is published are told each time."""
+    for line in told(manifest) if fresh or manifest.deviations else ():
+        say(line)
+    return Prepared(plan.tables, manifest, fresh=fresh)
 
 
 def _unusable(plan: _Plan, error: OSError) -> Problem:
@@ -262,6 +270,8 @@ def _described(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]
         "text": text,
         "group": config.group,
         "max_history": config.max_history,
+        "published": config.published,
+        "deviations": deviations(config, plan.document, manifest),
         "protocol": {**manifest.protocol, "group": config.group},
     }
     return manifest.model_copy(update=changes)

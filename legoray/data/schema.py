@@ -82,6 +82,15 @@ class WrittenTable(Strict):
     files: list[str]  # relative to the tables
 
 
+class Deviation(Strict):
+    """A published count that the data do not have (`legoray.data.published`)."""
+
+    what: str
+    published: int
+    found: int
+    cause: str  # the likely one, in words
+
+
 class Manifest(Strict):
     """`manifest.json`: what the tables hold and what everything downstream is keyed by."""
 
@@ -101,6 +110,8 @@ class Manifest(Strict):
     labeled: dict[str, bool]  # per split
     counts: dict[str, int]  # items, users, histories, impressions/<split>, rows/<split>, clicks/...
     dropped: dict[str, int] = Field(default_factory=dict)  # what was left out, by reason
+    published: dict[str, int] = Field(default_factory=dict)  # by the owners, as the YAML says
+    deviations: list[Deviation] = Field(default_factory=list)  # of the counts from these
     protocol: dict[str, str | int | float | bool] = Field(default_factory=dict)
     sources: list[SourceFile]
     files: list[str]  # every Parquet file, relative to the tables; without written attributes
