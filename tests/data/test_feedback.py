@@ -83,7 +83,7 @@ def ratings_of(folder):
 def test_leave_last_out_with_a_core_equals_plain_python(tmp_path, home, real_data):
     folder = real_data("movielens", "ml-latest-small")
     made, corpus, users, items = real(
-        folder, tmp_path, split="leave-last-out", k_core=5, items="rated", negatives=5
+        folder, tmp_path, split="leave-last-out", k_core=5, unrated="drop", negatives=5
     )
     ratings = ratings_of(folder)
     clicks = {(u, m) for u, rows in ratings.items() for _, _, m, value in rows if value >= 4}

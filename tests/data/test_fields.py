@@ -44,7 +44,7 @@ def made(tmp_path, home):
     write(tmp_path / "raw/seen.csv", "\n".join(seen) + "\n")
     options = {
         "items": {"file": "items.csv", "key": "id"}, "events": "events.csv",
-        "interactions": "seen.csv", "users": "users.csv", "shares": [0.5, 0.25, 0.25],
+        "interactions": "seen.csv", "users": "users.csv", "split": {"temporal": "0.5/0.25/0.25"},
     }  # fmt: skip
     return prepared(tmp_path, "own", options=options)
 

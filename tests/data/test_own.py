@@ -69,7 +69,7 @@ def options(ending, **changes):
             "file": f"seen.{ending}", "impression": "visit", "user": "who", "item": "what",
             "label": "hit", "time": "at",
         },
-        "shares": [0.34, 0.33, 0.33],
+        "split": {"temporal": "0.34/0.33/0.33"},
     }  # fmt: skip
     return tables | changes
 
@@ -142,7 +142,9 @@ def test_given_histories_and_files_per_split(tmp_path, home):
         "histories": {"file": "past.csv", "user": "who", "items": "list", "separator": "|"},
         "interactions": seen,
     }
-    made = prepared(tmp_path, "own", options=chosen)
+    with pytest.raises(InputError, match=r"is 'temporal', expected official: files or a column"):
+        prepared(tmp_path, "own", options=chosen)
+    made = prepared(tmp_path, "own", options=chosen | {"split": "official"})
     corpus = load_corpus(made.tables)
     assert corpus.history_items.tolist() == [1, 2]
     assert [s.history_end.tolist() for s in corpus.splits.values()] == [[2], [0], [0]]
@@ -161,7 +163,7 @@ def test_lists_in_json_and_a_split_column(tmp_path, home):
     chosen = options("csv")
     chosen |= {"items": {"file": "items.jsonl", "key": "id"}, "histories": "past.jsonl"}
     chosen["interactions"] = chosen["interactions"] | {"split": "part"}
-    del chosen["events"]
+    del chosen["events"], chosen["split"]
     corpus = load_corpus(prepared(tmp_path, "own", options=chosen).tables)
     assert corpus.history_items.tolist() == [2, 1]
     assert [len(s) for s in corpus.splits.values()] == [1, 1, 1]

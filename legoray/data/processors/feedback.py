@@ -63,8 +63,8 @@ class FeedbackOptions(Strict):
     seed: int = Field(1, ge=0, description="of the negatives, and of leave-random-out")
     min_history: int = Field(1, ge=0, description="clicks with a shorter history are left out")
     k_core: int = Field(0, ge=0, description="users and items keep at least so many clicks")
-    items: Literal["rated", "all"] = Field(
-        "rated", description="only items with feedback, or all that the files describe"
+    unrated: Literal["drop", "keep"] = Field(
+        "drop", description="items that the files describe and nobody gave feedback to"
     )
 
 
@@ -73,7 +73,7 @@ class FeedbackProcessor(Processor):
 
     event: ClassVar[str] = "rating"  # what one row of feedback is
     threshold: ClassVar[str] = "a rating of at least {like:g}"  # what a click is, where asked
-    times: ClassVar[Literal["known", "order", "none"]] = "known"  # or rows in order, or nothing
+    times: Literal["known", "order", "none"] = "known"  # or rows in order, or nothing
     options: Any
 
     def __init__(self, options: Any) -> None:
@@ -191,7 +191,7 @@ class FeedbackProcessor(Processor):
 
     def _kept_items(self, clicks: Feedback, distinct: Feedback, described: int) -> Any:
         """The places of the items that are kept, in any order."""
-        if self.options.items == "all":
+        if self.options.unrated == "keep":
             return np.arange(described, dtype=np.int32)
         return clicks.item if self.options.k_core > 1 else distinct.item
 

@@ -68,9 +68,7 @@ class MovieLensOptions(FeedbackOptions):
         Field("auto", description="which files there are; found out if auto")
     )
     like: float | None = Field(4.0, ge=0.5, le=5, description="a rating from here on is a click")
-    items: Literal["rated", "all"] = Field(
-        "all", description="only movies with ratings, or all that the files describe"
-    )
+    unrated: Literal["drop", "keep"] = Field("keep", description="movies that nobody rated")
 
 
 class MovieLens(FeedbackProcessor):

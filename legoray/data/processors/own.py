@@ -41,12 +41,12 @@ from legoray.data.processors.own_columns import (
 from legoray.data.processors.own_options import (
     SPLITS,
     OwnOptions,
-    check_shares,
     check_tables,
 )
 from legoray.data.protocol import temporal_split
 from legoray.data.ragged import flat, keep, list_array, offsets_of
 from legoray.data.sequences import by_user_and_time, strictly_before, user_offsets
+from legoray.data.splitrule import SHARES, shares_text
 from legoray.data.stages import Facts
 from legoray.data.tables import (
     read_folder,
@@ -66,7 +66,7 @@ class Own(Processor):
 
     def __init__(self, options: OwnOptions) -> None:
         super().__init__(options)
-        check_shares(options.shares)
+        self.shares = list(options.split.shares if options.split else SHARES)
         check_tables(options)
 
     def sources(self, raw: RawFolder) -> Sources:
@@ -247,7 +247,7 @@ class Own(Processor):
             labeled = rows["label"].null_count < len(rows)
         data = impressions_of(rows, self._ends(read, run), labeled=labeled)
         if "split" not in rows.column_names:
-            data = data.take(temporal_split(data.time, self.options.shares)[SPLITS.index(split)])
+            data = data.take(temporal_split(data.time, self.shares)[SPLITS.index(split)])
         facts = write_interactions(folder, run.engine, split, data)
         return facts.model_copy(update={"protocol": self._protocol()})
 
@@ -269,7 +269,7 @@ class Own(Processor):
         if table.split or not table.file:
             rule = "as given"
         else:
-            shares = "/".join(f"{share:g}" for share in self.options.shares)
+            shares = shares_text(self.shares)
             rule = f"temporal by the impression's time, {shares} of all impressions; equal times "
             rule += "stay together in the later period"
         past = "all events of the user strictly before the interaction's time"

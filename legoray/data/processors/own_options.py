@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from legoray.config import Strict
+from legoray.data.splitrule import Split
 from legoray.errors import InputError, Problem
 
 SPLITS = ("train", "valid", "test")
@@ -77,11 +78,10 @@ class OwnOptions(Strict):
     events: Annotated[EventsTable | None, Short] = None
     interactions: Annotated[InteractionsTable, Short]
     users: Annotated[UsersTable | None, Short] = None
-    shares: list[float] = Field(
-        default_factory=lambda: [0.8, 0.1, 0.1],
-        min_length=3,
-        max_length=3,
-        description="of train, valid, test by time, where neither files nor a column split",
+    split: Split | None = Field(
+        None,
+        description="temporal or {temporal: 0.8/0.1/0.1}, where neither files nor a column split; "
+        "otherwise official",
     )
 
 
@@ -101,6 +101,11 @@ def check_tables(options: OwnOptions) -> None:
         problems.append(Problem(at, "needs either `file`, or `train`, `valid` and `test`"))
     elif any(files) and not all(files):
         problems.append(Problem(at, "needs all three of `train`, `valid` and `test`"))
+    rule = "official" if table.split or any(files) else "temporal"
+    if options.split and options.split.name != rule:
+        reason = "files or a column say it" if rule == "official" else "neither files nor a column do"
+        message = f"is '{options.split.name}', expected {rule}: {reason}"
+        problems.append(Problem("options.split", message))
     if table.split and any(files):
         problems.append(Problem(f"{at}.split", "is of no use where each split has its file"))
     why = None
@@ -114,15 +119,3 @@ def check_tables(options: OwnOptions) -> None:
         problems.append(Problem(f"{at}.time", f"is null, but {why}, so a time is needed"))
     if problems:
         raise InputError(*problems)
-
-
-def check_shares(shares: list[float]) -> None:
-    """Shares of the periods: positive and one in sum.
-
-    Raises:
-        InputError: they are not.
-    """
-    if any(not share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-        raise InputError(
-            Problem("options.shares", f"is {shares}, expected three positive shares that sum to 1")
-        )
