@@ -218,7 +218,7 @@ class SpaceConfig(Strict):
     name: Name
     description: str = ""
     data: str = Field(description="a datasets/*.yaml; relative to this file or the folder above it")
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0)] = 1
     model: dict[str, Any]
     train: dict[str, Any] = Field(default_factory=dict)
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -257,7 +257,7 @@ class TrialConfig(Strict):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0)] = 1
 
 
 C = TypeVar("C", bound=BaseModel)
