@@ -6,7 +6,7 @@ files into `scratch/<part>`; the steps from there on are here, for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pyarrow.types as pt
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -23,7 +24,8 @@ from legoray.data.engine import shard_name
 from legoray.data.processors.base import Run, as_array, number_keys
 from legoray.data.protocol import temporal_split
 from legoray.data.ragged import Int64, flat, hash_rows, keep, list_array, offsets_of
-from legoray.data.splitrule import Split, SplitRule
+from legoray.data.schema import SPLITS
+from legoray.data.splitrule import Split, SplitRule, check_split, shares_text
 from legoray.data.stages import Facts
 from legoray.data.tables import (
     Impressions,
@@ -34,15 +36,23 @@ from legoray.data.tables import (
 )
 from legoray.errors import InputError, Problem
 
-COUNTED = ("unknown_history", "unknown_candidates")  # columns that are summed, not kept
+UNKNOWN = {  # columns that are summed, not kept -> what they count
+    "unknown_history": "unknown_news_in_histories",
+    "unknown_candidates": "unknown_news_in_candidates",
+}
 USERS = "users"  # the file with the keys of a part's users, beside its impressions
 
 
 class ImpressionOptions(Strict):
     """Options of every processor of impression logs."""
 
-    split: Split = Field(SplitRule(name="official"), description="official: by the files' parts")
-    valid_share: Share = Field(0.1, gt=0, description="of the train impressions, by time")
+    split: Split = Field(
+        SplitRule(name="official"),
+        description="official: by the files' parts; or {temporal: 0.8/0.1/0.1} of all impressions",
+    )
+    valid_share: Share = Field(
+        0.1, gt=0, description="of the train impressions, by time, where valid is their tail"
+    )
 
 
 @dataclass(frozen=True)
@@ -50,66 +60,101 @@ class Parts:
     """The official parts that are read, and which split each becomes."""
 
     names: tuple[str, ...]  # train first, the test split last; one between them is valid
-    tail: float | None  # how much of train is valid instead, the last by time
+    tail: float | None = None  # how much of train is valid instead, the last by time
+    shares: tuple[float, ...] | None = None  # of all parts together, by time, whatever their names
 
-    def of(self, split: str) -> str:
-        """The part in which a split's impressions lie."""
+    def of(self, split: str) -> tuple[str, ...]:
+        """The parts in which a split's impressions lie."""
+        if self.shares:
+            return self.names
         if split == "test":
-            return self.names[-1]
-        return self.names[1] if split == "valid" and self.tail is None else self.names[0]
+            return self.names[-1:]
+        return self.names[1:2] if split == "valid" and self.tail is None else self.names[:1]
 
     def describe(self, history: str) -> dict[str, str | int | float | bool]:
         """What is stamped on results; `history` says what of it is read."""
-        train, test = self.names[0], self.names[-1]
-        valid = f"official {self.of('valid')}"
-        if self.tail is not None:
-            valid = f"last {self.tail:g} of {train} by time"
         return {
-            "split": f"train: official {train}; valid: {valid}; test: official {test}",
+            "split": self._split_text(),
             "history": history,
             "negatives": "the impression's candidates without a click",
         }
 
+    def _split_text(self) -> str:
+        train, test = self.names[0], self.names[-1]
+        if self.shares:
+            return (
+                f"temporal by the impression's time, {shares_text(self.shares)} of official "
+                f"{' and '.join(self.names)}; equal times stay together in the later period"
+            )
+        valid = f"official {self.names[1]}" if len(self.names) > 1 else ""
+        if self.tail is not None:
+            valid = f"last {self.tail:g} of {train} by time"
+        return f"train: official {train}; valid: {valid}; test: official {test}"
+
+
+def parts_of(options: ImpressionOptions, names: tuple[str, ...], *, tail: bool) -> Parts:
+    """What the options make of a data set's parts.
+
+    Args:
+        options: the split, and how long the tail is.
+        names: of the parts that are read: see `Parts`.
+        tail: whether valid is the tail of train.
+
+    Raises:
+        InputError: there is no such split, or it leaves no use for a test part.
+    """
+    check_split(options.split, ("official", "temporal"))
+    if options.split.name == "temporal":
+        if "test" in names:
+            message = "is given beside `split: temporal`, which makes a test split of the others"
+            raise InputError(Problem("options.test", message, "leave one of the two out"))
+        return Parts(names, shares=options.split.shares)
+    return Parts(names, options.valid_share if tail else None)
+
 
 def write_part(
-    folder: Path, part: str, tables: Iterable[pa.Table], *, path: Path, labeled: bool
+    folder: Path,
+    part: str,
+    tables: Iterable[pa.Table],
+    *,
+    path: Path,
+    labeled: bool,
+    counted: Mapping[str, str] = UNKNOWN,
 ) -> Facts:
     """Keep a part's impressions as they come, table by table, but for those with no candidates.
 
     Args:
         folder: the stage's; the impressions come to lie in its `scratch/<part>`.
         part: its name.
-        tables: `impression`, `user` (string), `time`, `items` and `labels` (lists), `COUNTED`, and
-            what else the family needs.
+        tables: `impression`, `user` (string), `time`, `items` and `labels` (lists), the columns of
+            `counted`, and what else the family needs.
         path: the file, for messages.
         labeled: whether it is known what was clicked.
+        counted: columns that are summed, not kept -> what of it stands in `dropped`.
 
     Raises:
         InputError: no impression is left.
     """
     target = folder / "scratch" / part
-    total = dict.fromkeys((*COUNTED, "read", "kept"), 0)
+    total = dict.fromkeys((*counted, "read", "kept"), 0)
     users: list[pa.Array] = []
     for number, rows in enumerate(tables):
         some = pc.greater(pc.list_value_length(rows["items"]), 0)
         total["read"] += len(rows)
-        total["kept"] += _total(some)
-        for name in COUNTED:
-            total[name] += _total(rows[name])
+        total["kept"] += sum_of(some)
+        for name in counted:
+            total[name] += sum_of(rows[name])
         users = [pa.concat_arrays([*users, as_array(rows["user"])]).unique()]
-        kept = rows.filter(some).drop_columns(list(COUNTED))
+        kept = rows.filter(some).drop_columns(list(counted))
         pq.write_table(kept, target / shard_name(number))
     if not total["kept"]:
-        raise InputError(_nothing_known(path, total["unknown_candidates"]))
+        raise InputError(_nothing_known(path, total.get("unknown_candidates", 0)))
     pq.write_table(pa.table({"key": users[0]}), target / USERS)
     counts = {f"raw/impressions/{part}": total["read"], f"raw/users/{part}": len(users[0])}
-    dropped = {
-        f"unknown_news_in_histories/{part}": total["unknown_history"],
-        f"unknown_news_in_candidates/{part}": total["unknown_candidates"],
-        f"impressions_without_candidates/{part}": total["read"] - total["kept"],
-    }
-    counted = {name: count for name, count in dropped.items() if count}
-    return Facts(counts=counts, dropped=counted, labeled={part: labeled})
+    dropped = {f"{reason}/{part}": total[name] for name, reason in counted.items()}
+    dropped[f"impressions_without_candidates/{part}"] = total["read"] - total["kept"]
+    some_dropped = {name: count for name, count in dropped.items() if count}
+    return Facts(counts=counts, dropped=some_dropped, labeled={part: labeled})
 
 
 def write_given_histories(run: Run, parts: Parts, folder: Path) -> Facts:
@@ -163,12 +208,16 @@ def user_counts(run: Run, parts: Parts) -> Facts:
 
 
 def write_split(run: Run, parts: Parts, history: str, split: str, folder: Path) -> Facts:
-    """The interactions of a split, out of its official part."""
-    part = parts.of(split)
-    rows = read_folder(run.stages.work / "scratch" / part)
-    places = np.load(run.stages.work / "scratch" / "places" / f"{part}.npy")
-    data = _impressions(rows, places, labeled=run.stages.facts[f"read/{part}"].labeled[part])
-    if part == parts.names[0] and parts.tail is not None:
+    """The interactions of a split, out of its official parts."""
+    chosen, scratch = parts.of(split), run.stages.work / "scratch"
+    rows = pa.concat_tables([read_folder(scratch / part) for part in chosen])
+    places = np.concatenate([np.load(scratch / f"places/{part}.npy") for part in chosen], axis=1)
+    labeled = all(run.stages.facts[f"read/{part}"].labeled[part] for part in chosen)
+    data = _impressions(rows, places, labeled=labeled)
+    if parts.shares:
+        periods = temporal_split(data.time, list(parts.shares))
+        data = data.take(periods[SPLITS.index(split)])
+    elif parts.tail is not None and split != "test":
         early, late = temporal_split(data.time, [1 - parts.tail, parts.tail])
         data = data.take(early if split == "train" else late)
     facts = write_interactions(folder, run.engine, split, data)
@@ -221,15 +270,17 @@ def _impressions(rows: pa.Table, places: NDArray[np.int32], *, labeled: bool) ->
 
 def _ids(column: pa.ChunkedArray) -> Int64:
     """Impression ids as they stand where they are distinct integers; else rows are numbered."""
-    text = column.cast(pa.string())
-    integers = pc.all(pc.match_substring_regex(text, r"^\d{1,18}$")).as_py()
-    if integers and pc.count_distinct(text).as_py() == len(text):
-        ids: Int64 = text.cast(pa.int64()).to_numpy()
-        return ids
-    return np.arange(1, len(text) + 1, dtype=np.int64)
+    numbered_rows = np.arange(1, len(column) + 1, dtype=np.int64)
+    if not pt.is_integer(column.type):
+        integers = pc.all(pc.match_substring_regex(column, r"^\d{1,18}$")).as_py()
+        if not integers or column.null_count:
+            return numbered_rows
+    ids: Int64 = column.cast(pa.int64()).to_numpy()
+    return ids if len(np.unique(ids)) == len(ids) else numbered_rows
 
 
-def _total(column: Any) -> int:
+def sum_of(column: Any) -> int:
+    """The sum of a column of numbers or of yes and no."""
     return int(pc.sum(column).as_py() or 0)
 
 

@@ -18,16 +18,16 @@ from legoray.data.badrows import repeated
 from legoray.data.files import RawFolder
 from legoray.data.impressions import (
     ImpressionOptions,
-    Parts,
     numbered,
+    parts_of,
     split_words,
     write_given_histories,
     write_part,
     write_split,
 )
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
-from legoray.data.processors.base import Processor, Run, Sources
-from legoray.data.splitrule import check_split
+from legoray.data.processors.base import Processor, Run, Sources, as_array
+from legoray.data.processors.xmind import title_source, translated
 from legoray.data.stages import Facts
 from legoray.data.tables import read_folder, write_items
 from legoray.errors import InputError, Problem
@@ -55,6 +55,12 @@ class MindOptions(ImpressionOptions):
     valid: Literal["tail", "dev"] = Field(
         "tail", description="the tail of the train week; or dev, where there is a test folder"
     )
+    titles: str | None = Field(
+        None, description="xMIND's folder of one language, such as xMIND/fin; English if null"
+    )
+    untranslated: Literal["fail", "english"] = Field(
+        "fail", description="what becomes of news without a translation"
+    )
 
 
 class Mind(Processor):
@@ -66,7 +72,6 @@ class Mind(Processor):
 
     def __init__(self, options: MindOptions) -> None:
         super().__init__(options)
-        check_split(options.split, ("official",))
         self.parts = ["train", "dev", *(["test"] if options.test else [])]
         if options.valid == "dev" and not options.test:
             raise InputError(
@@ -74,8 +79,8 @@ class Mind(Processor):
                         "give a test folder too, or leave valid at 'tail'")
             )  # fmt: skip
         # A dev part that is neither validated nor tested on is left unread.
-        tail = options.valid_share if options.valid == "tail" else None
-        self.behaviors = Parts(("train", *self._later()), tail)
+        later = ("train", *self._later())
+        self.behaviors = parts_of(options, later, tail=options.valid == "tail")
 
     def _later(self) -> list[str]:
         if not self.options.test:
@@ -92,6 +97,8 @@ class Mind(Processor):
                 found[f"news/{part}"] = raw.file(f"{name}/news.tsv")
                 if part in self.behaviors.names:
                     found[f"behaviors/{part}"] = raw.file(f"{name}/behaviors.tsv")
+            if self.options.titles:
+                found[f"titles/{part}"] = title_source(raw, self.options.titles, part)
         return found
 
     def process(self, run: Run) -> None:
@@ -116,10 +123,15 @@ class Mind(Processor):
         news = news.filter(pc.invert(again)).combine_chunks()
         if not len(news):
             raise InputError(Problem(str(run.sources["news/train"]), "holds no news"))
-        columns = {name: news[name].chunk(0) for name in ATTRIBUTES}
-        facts = write_items(folder, run.engine, news["id"].chunk(0), columns)
-        counts |= {"raw/items": len(news)} | facts.counts
-        return facts.model_copy(update={"counts": counts, "dropped": run.bad_rows.drain()})
+        other = Facts()
+        if self.options.titles:
+            files = {part: run.sources[f"titles/{part}"] for part in self.parts}
+            news, other = translated(run, news, files, self.options.untranslated)
+        columns = {name: as_array(news[name]) for name in ATTRIBUTES}
+        facts = write_items(folder, run.engine, as_array(news["id"]), columns)
+        counts |= {"raw/items": len(news)} | other.counts | facts.counts
+        dropped = other.dropped | run.bad_rows.drain()
+        return facts.model_copy(update={"counts": counts, "dropped": dropped})
 
     def _behaviors(self, run: Run, part: str, folder: Path) -> Facts:
         path = run.sources[f"behaviors/{part}"]
@@ -138,8 +150,9 @@ def parse_behaviors(block: Block, keys: pa.Array, *, labeled: bool) -> pa.Table:
     """A block of behaviors.tsv with items as numbers; unknown news are taken out and counted."""
     rows = read_fields(block, BEHAVIORS)
     time = pc.strptime(rows["time"], format=TIME, unit="s", error_is_null=True)
-    rows = mark(rows, pc.is_null(time), "the time is '{value}', expected one like "
-                "11/13/2019 8:36:57 AM", "time")  # fmt: skip
+    known = pc.greater_equal(time.cast(pa.int64()), 0)
+    rows = mark(rows, pc.invert(pc.fill_null(known, False)), "the time is '{value}', expected one "
+                "like 11/13/2019 8:36:57 AM", "time")  # fmt: skip
     rows = mark(rows, pc.equal(rows["user"], ""), "the user is empty", "user")
     words = split_words(rows["candidates"])
     if labeled:
