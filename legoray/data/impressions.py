@@ -120,6 +120,7 @@ def write_part(
     path: Path,
     labeled: bool,
     counted: Mapping[str, str] = UNKNOWN,
+    aside: str = "",
 ) -> Facts:
     """Keep a part's impressions as they come, table by table, but for those with no candidates.
 
@@ -131,6 +132,7 @@ def write_part(
         path: the file, for messages.
         labeled: whether it is known what was clicked.
         counted: columns that are summed, not kept -> what of it stands in `dropped`.
+        aside: the one of them (true or false) whose rows are left out.
 
     Raises:
         InputError: no impression is left.
@@ -140,6 +142,8 @@ def write_part(
     users: list[pa.Array] = []
     for number, rows in enumerate(tables):
         some = pc.greater(pc.list_value_length(rows["items"]), 0)
+        if aside:
+            some = pc.and_not(some, rows[aside])
         total["read"] += len(rows)
         total["kept"] += sum_of(some)
         for name in counted:
@@ -152,7 +156,8 @@ def write_part(
     pq.write_table(pa.table({"key": users[0]}), target / USERS)
     counts = {f"raw/impressions/{part}": total["read"], f"raw/users/{part}": len(users[0])}
     dropped = {f"{reason}/{part}": total[name] for name, reason in counted.items()}
-    dropped[f"impressions_without_candidates/{part}"] = total["read"] - total["kept"]
+    without = total["read"] - total["kept"] - total.get(aside, 0)
+    dropped[f"impressions_without_candidates/{part}"] = without
     some_dropped = {name: count for name, count in dropped.items() if count}
     return Facts(counts=counts, dropped=some_dropped, labeled={part: labeled})
 

@@ -8,6 +8,7 @@ from legoray.data.processors.base import Processor
 from legoray.errors import InputError, unknown
 
 PROCESSORS = {
+    "ebnerd": "legoray.data.processors.ebnerd:Ebnerd",
     "feedback": "legoray.data.processors.own_feedback:OwnFeedback",
     "mind": "legoray.data.processors.mind:Mind",
     "movielens": "legoray.data.processors.movielens:MovieLens",
