@@ -13,6 +13,7 @@ PROCESSORS = {
     "mind": "legoray.data.processors.mind:Mind",
     "movielens": "legoray.data.processors.movielens:MovieLens",
     "own": "legoray.data.processors.own:Own",
+    "pens": "legoray.data.processors.pens:Pens",
     "sequences": "legoray.data.processors.sequences:Sequences",
 }
 
