@@ -249,6 +249,12 @@ def split_words(column: pa.ChunkedArray, separator: str = " ") -> tuple[Int64, p
     return keep(offsets, some.to_numpy(zero_copy_only=False)), parts.values.filter(some)
 
 
+def untitled(titles: pa.Array) -> dict[str, int]:
+    """How many items have no main text, for `dropped`: they are kept with an empty one."""
+    count = sum_of(pc.equal(titles, ""))
+    return {"items_without_a_title": count} if count else {}
+
+
 def joined(parts: list[Facts]) -> Facts:
     """The facts of several tables of one stage."""
     fields = ("counts", "dropped", "hashes")

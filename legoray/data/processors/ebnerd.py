@@ -24,6 +24,7 @@ from legoray.data.impressions import (
     ImpressionOptions,
     Parts,
     parts_of,
+    untitled,
     write_part,
     write_split,
 )
@@ -143,9 +144,9 @@ class Ebnerd(Processor):
             raise InputError(Problem(str(files[0]), "holds no articles"))
         columns = {name: as_array(rows[name]) for name in ARTICLE_COLUMNS}
         facts = write_items(folder, run.engine, as_array(rows["key"]), columns)
-        untitled = pc.sum(pc.equal(columns["title"], "")).as_py()
-        counts = {"raw/items": len(rows), "items_without_title": untitled} | facts.counts
-        return facts.model_copy(update={"counts": counts, "dropped": run.bad_rows.drain()})
+        counts = {"raw/items": len(rows)} | facts.counts
+        dropped = untitled(columns["title"]) | run.bad_rows.drain()
+        return facts.model_copy(update={"counts": counts, "dropped": dropped})
 
     def _behaviors(self, run: Run, part: str, folder: Path) -> Facts:
         path = run.sources[f"behaviors/{part}"]

@@ -21,6 +21,7 @@ from legoray.data.impressions import (
     numbered,
     parts_of,
     split_words,
+    untitled,
     write_given_histories,
     write_part,
     write_split,
@@ -130,7 +131,7 @@ class Mind(Processor):
         columns = {name: as_array(news[name]) for name in ATTRIBUTES}
         facts = write_items(folder, run.engine, as_array(news["id"]), columns)
         counts |= {"raw/items": len(news)} | other.counts | facts.counts
-        dropped = other.dropped | run.bad_rows.drain()
+        dropped = other.dropped | untitled(columns["title"]) | run.bad_rows.drain()
         return facts.model_copy(update={"counts": counts, "dropped": dropped})
 
     def _behaviors(self, run: Run, part: str, folder: Path) -> Facts:

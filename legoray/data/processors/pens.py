@@ -22,6 +22,7 @@ from legoray.data.impressions import (
     numbered,
     parts_of,
     split_words,
+    untitled,
     write_given_histories,
     write_part,
     write_split,
@@ -81,9 +82,9 @@ class Pens(Processor):
             raise InputError(Problem(str(path), "holds no news"))
         columns = {name: as_array(rows[name]) for name in ATTRIBUTES}
         facts = write_items(folder, run.engine, as_array(rows["key"]), columns)
-        untitled = pc.sum(pc.equal(columns["title"], "")).as_py()
-        counts = {"raw/items": len(rows), "items_without_title": untitled} | facts.counts
-        return facts.model_copy(update={"counts": counts, "dropped": run.bad_rows.drain()})
+        counts = {"raw/items": len(rows)} | facts.counts
+        dropped = untitled(columns["title"]) | run.bad_rows.drain()
+        return facts.model_copy(update={"counts": counts, "dropped": dropped})
 
     def _behaviors(self, run: Run, part: str, folder: Path) -> Facts:
         path = run.sources[part]
