@@ -41,6 +41,11 @@ class BadRows:
             table = table.filter(fine)
         return table.drop_columns(list(PLACE))
 
+    def note(self, reason: str, count: int) -> None:
+        """Count rows that are well written, but left out for a reason."""
+        if count:
+            self.counts[reason] = self.counts.get(reason, 0) + count
+
     def drain(self) -> dict[str, int]:
         """The counts since the last call, for `manifest.dropped`."""
         counts, self.counts = self.counts, {}

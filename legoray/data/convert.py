@@ -36,15 +36,17 @@ def is_key_list(kind: pa.DataType) -> bool:
 
 
 def to_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Identifiers as strings: 7, 7.0 and "7" are one key; NaN and empty ones are null."""
+    """Identifiers as strings: 7, 7.0 and "7" are one key; NaN and empty ones are null.
+
+    So is the text NaN, which some programs write for what they lack.
+    """
     if pt.is_floating(column.type):
         whole = pc.equal(column, pc.floor(column))
         as_int = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
         column = pc.coalesce(as_int.cast(pa.string()), _not_nan(column).cast(pa.string()))
     text = column.cast(pa.string())
-    return pc.if_else(
-        pc.equal(pc.utf8_trim_whitespace(text), ""), pa.scalar(None, pa.string()), text
-    )
+    missing = pc.is_in(pc.utf8_trim_whitespace(text), value_set=pa.array(["", "NaN", "nan"]))
+    return pc.if_else(missing, pa.scalar(None, pa.string()), text)
 
 
 def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -219,6 +219,7 @@ def _read_json(path: Path) -> pa.Table:
         if as_text != table.schema:  # what looks like a time may be a title or a key
             options = pajson.ParseOptions(newlines_in_values=False, explicit_schema=as_text)
             table = pajson.read_json(path, parse_options=options)
+        table.validate(full=True)  # what is not UTF-8 is read as if it were
     except pa.ArrowInvalid:
         return _read_json_slowly(path)
     data = np.frombuffer(path.read_bytes(), np.uint8)

@@ -19,10 +19,10 @@ Row = dict[str, Any]
 
 def options(ending: str) -> dict[str, Any]:
     return {
-        "items": f"items.{ending}",
+        "items": {"file": f"items.{ending}", "attributes": ["title", "text"]},
         "events": f"events.{ending}",
         "interactions": f"interactions.{ending}",
-        "users": f"users.{ending}",
+        "users": {"file": f"users.{ending}", "attributes": ["city"]},
     }
 
 

@@ -10,7 +10,7 @@ from worlds import World
 
 PROCESSOR = "sequences"
 OPTIONS = {
-    "items": {"file": "items.csv", "key": "item"},
+    "items": {"file": "items.csv", "key": "item", "attributes": ["title", "text"]},
     "sequences": {"file": "users.csv", "times": "times"},
     "negatives": 3,
 }

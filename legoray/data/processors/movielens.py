@@ -85,8 +85,7 @@ class MovieLens(FeedbackProcessor):
 
     def sources(self, raw: RawFolder) -> Sources:
         if self.options.release == "auto":
-            found = [r for r in (_100K, _1M, _TABLE) if (raw.path / r.ratings).exists()]
-            self.release = found[0] if found else _TABLE
+            self.release = max((_TABLE, _1M, _100K), key=partial(_files_of, raw.path))
         names = {"ratings": raw.file(self.release.ratings), "movies": raw.file(self.release.movies)}
         users = self.release.users
         if users and (raw.path / users.name).exists():
@@ -123,7 +122,9 @@ class MovieLens(FeedbackProcessor):
         if "users" not in run.sources or not self.release.users:
             return {}
         rows = read_users(run, self.release.users, run.sources["users"])
-        return user_columns(keys, rows, ATTRIBUTES)[0]  # who rated nothing is no user
+        columns, others = user_columns(keys, rows, ATTRIBUTES)
+        run.bad_rows.note("users_without_a_rating", others)
+        return columns
 
 
 def parse_ratings(block: Block, layout: Layout, *, header: bool) -> pa.Table:
@@ -137,11 +138,18 @@ def parse_ratings(block: Block, layout: Layout, *, header: bool) -> pa.Table:
     inside = pc.and_(pc.greater_equal(rating, 0), pc.less_equal(rating, 5))
     rows = mark(rows, pc.invert(pc.fill_null(inside, False)),
                 "the rating is '{value}', expected a number from 0.5 to 5", "rating")  # fmt: skip
-    rows = mark(rows, pc.is_null(time), "the time is '{value}', expected whole seconds since 1970",
+    known = pc.fill_null(pc.greater_equal(time, 0), False)
+    rows = mark(rows, pc.invert(known), "the time is '{value}', expected whole seconds since 1970",
                 "time")  # fmt: skip
     rows = mark(rows, pc.equal(rows["user"], ""), "the user is empty", "user")
     columns = {"user": rows["user"], "item": rows["movie"], "value": rating, "time": time}
     return pa.table({**columns, **{name: rows[name] for name in PLACE}})
+
+
+def _files_of(folder: Path, release: Release) -> int:
+    """How many files of a release there are, whatever is left of them."""
+    names = (release.movies, release.ratings)
+    return sum((folder / n).exists() or (folder / f"{n}.zip").exists() for n in names)
 
 
 def _layout(release: Release, path: Path) -> Layout:

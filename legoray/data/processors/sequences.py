@@ -79,6 +79,7 @@ class Sequences(Processor):
     """Leave-last-out over one sequence per user."""
 
     Options = SequencesOptions
+    version = 2
 
     def sources(self, raw: RawFolder) -> Sources:
         tables = {"items": self.options.items, "sequences": self.options.sequences}
@@ -149,8 +150,10 @@ class Sequences(Processor):
         rows = mark(rows, other, message, "user")
         seconds = to_time(pa.chunked_array([times.flatten()])).combine_chunks()
         wrong = np.zeros(len(rows), bool)
-        wrong[rows_of(offsets_of(lengths_of(times)))[seconds.is_null().to_numpy(False)]] = True
-        message = f"user '{{value}}' has {table.times} that are neither seconds nor ISO 8601"
+        untold = pc.fill_null(pc.less(seconds, 0), True).to_numpy(zero_copy_only=False)
+        wrong[rows_of(offsets_of(lengths_of(times)))[untold]] = True
+        message = f"user '{{value}}' has {table.times} that are neither seconds since 1970 nor "
+        message += "ISO 8601"
         rows = mark(rows, pa.array(wrong), message, "user")
         filled = pc.fill_null(seconds, -1)
         return replace_column(rows, "times", pa.ListArray.from_arrays(times.offsets, filled))
@@ -171,12 +174,15 @@ class Sequences(Processor):
         rule = NegativeRule(options.negatives, options.negatives_by, options.seed)
         count = len(read_folder(run.stages.work / "items", ["item_id"]))
         held = np.concatenate([parts["valid"], parts["test"]])
+        seen = np.ones(len(known.item), bool)  # what later splits hold is not known
+        for later in SPLITS[SPLITS.index(split) + 1 :]:
+            seen[parts[later]] = False
         sampled = sample_unseen_negatives(
             rule,
             SPLITS.index(split),
             known.user[chosen],
-            owner=known.user,
-            owned=known.item,
+            owner=known.user[seen],
+            owned=known.item[seen],
             items=count,
             weight=known.clicks(count) - known.clicks(count, held) + 1.0,
         )
