@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -96,6 +98,17 @@ def to_list(column: pa.ChunkedArray, separator: str) -> pa.ChunkedArray:
         return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets), keys)])
     text = pc.fill_null(column.cast(pa.string()), "")
     return pc.split_pattern(text, pattern=separator)
+
+
+def by_distinct(
+    column: pa.ChunkedArray, convert: Callable[[pa.ChunkedArray], pa.ChunkedArray]
+) -> pa.ChunkedArray:
+    """`convert` of each row, computed once per distinct value: for long columns of few values."""
+    coded = pc.dictionary_encode(column).combine_chunks()
+    if isinstance(coded, pa.ChunkedArray):  # without a row it has no dictionary
+        return convert(column)
+    distinct = convert(pa.chunked_array([coded.dictionary]))
+    return pa.chunked_array([distinct.combine_chunks().take(coded.indices)])
 
 
 def _not_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
