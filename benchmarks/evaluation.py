@@ -32,6 +32,8 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,9 +44,10 @@ from torch import Tensor
 
 from legoray.config import EvaluateConfig, ModelConfig
 from legoray.data.corpus import Corpus, Split
-from legoray.data.recipes import Tokens
+from legoray.data.recipes import InputSizes, Tokens
 from legoray.data.tokens import TokenTable, gather_tokens, token_counts
 from legoray.model.base import Batch, Shape
+from legoray.model.inputs import Inputs
 from legoray.model.recommender import Recommender, seeded
 from legoray.train.batches import Numbering
 from legoray.train.evaluate import evaluate
@@ -75,17 +78,31 @@ class RandomTexts:
         ids = rng.integers(1, VOCABULARY, int(offsets[-1])).astype(np.int32)
         return cls(TokenTable(torch.from_numpy(ids), offsets))
 
+    @property
+    def sizes(self) -> InputSizes:
+        return InputSizes(vocabulary=VOCABULARY)
+
+    @property
+    def item_count(self) -> int:
+        return len(self.table.offsets) - 1
+
     def gather(self, items: Tensor) -> Tokens:
         return gather_tokens([self.table], items)
 
     def lengths(self, items: Tensor) -> Tensor:
         return token_counts([self.table], items)
 
+    def save_assets(self, folder: Path) -> None:
+        raise NotImplementedError("random words are not kept")
+
 
 def make_corpus(rng: np.random.Generator, items: int, impressions: int, users: int) -> Corpus:
     """Popular items occur more often; about 37 candidates and histories of up to 100."""
     weight = 1 / np.arange(1, items + 1) ** 0.8
-    choose = lambda size: rng.choice(items, size, p=weight / weight.sum()).astype(np.int32) + 1  # noqa: E731
+
+    def choose(size: int) -> NDArray[np.int32]:
+        return rng.choice(items, size, p=weight / weight.sum()).astype(np.int32) + 1
+
     lengths = np.minimum(rng.geometric(1 / 33, users), 100)
     sizes = np.minimum(rng.geometric(1 / 36, impressions) + 1, 295)
     offsets = np.append(0, np.cumsum(sizes))
@@ -186,17 +203,19 @@ def uncached(
 def compare_caching(corpus: Corpus, texts: RandomTexts, name: str, part: int) -> None:
     """Evaluation with cached representations against without."""
     split = corpus.splits["valid"]
-    shape = Shape(64, corpus.item_count, VOCABULARY, 1, MAX_HISTORY)
+    shape = Shape(64, corpus.item_count, MAX_HISTORY, texts.sizes)
     model = seeded(NRMS, shape, 1).eval()
     config = EvaluateConfig(metrics=METRICS)
     cached, (_, scores) = seconds(
-        lambda: evaluate(model, texts, "valid", corpus, config=config, max_history=MAX_HISTORY)  # type: ignore[arg-type]
+        lambda: evaluate(
+            model, Inputs(texts), "valid", corpus, config=config, max_history=MAX_HISTORY
+        )
     )
     print(f"\n{NRMS.label()} on {name}: {len(split):,} impressions, {split.rows:,} rows, ", end="")
     print(f"{corpus.item_count - 1:,} items")
     times = {}
     for distinct in (False, True):
-        took, some = seconds(lambda d=distinct: uncached(model, texts, corpus, part, distinct=d))  # type: ignore[misc]
+        took, some = seconds(partial(uncached, model, texts, corpus, part, distinct=distinct))
         times[distinct] = took * len(split) / part
         difference = np.abs(some - scores[: split.offsets[part]]).max()
     rows = [

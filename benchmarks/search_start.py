@@ -16,8 +16,8 @@ On 2 cores that were busy with other work (load 13), 4 trials each, in one run:
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -101,9 +101,11 @@ def measure(trainer: str, trials: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    trials = int(sys.argv[1]) if len(sys.argv) > 1 else 6
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("trials", type=int, nargs="?", default=6, help="of each trainer")
+    given = parser.parse_args()
     ensure_ray()
-    found = {trainer: measure(trainer, trials) for trainer in ("warm", "per_trial", "local")}
+    found = {trainer: measure(trainer, given.trials) for trainer in ("warm", "per_trial", "local")}
     base = found["warm"][0]
     print(f"{'trainer':<10} {'next trial':>12} {'first trial':>12} {'against warm':>13}")
     for trainer, (gap, first) in found.items():

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -56,7 +57,7 @@ def whole(rows: MappedRows) -> Callable[[Tensor], Tensor]:
 
 def milliseconds(gather: Callable[[Tensor], object], draws: list[Tensor]) -> float:
     """Median time of a gather, after one round that reads the files into memory."""
-    times = []
+    times: list[float] = []
     for _ in range(2):
         times = []
         for items in draws:
@@ -68,6 +69,7 @@ def milliseconds(gather: Callable[[Tensor], object], draws: list[Tensor]) -> flo
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.normal(20, 6, ITEMS).round(), 4, 32).astype(np.int64)
