@@ -8,9 +8,13 @@ from legoray.data.processors.base import Processor
 from legoray.errors import InputError, unknown
 
 PROCESSORS = {
+    "bookcrossing": "legoray.data.processors.bookcrossing:BookCrossing",
     "feedback": "legoray.data.processors.own_feedback:OwnFeedback",
+    "goodbooks": "legoray.data.processors.goodbooks:Goodbooks",
+    "lastfm": "legoray.data.processors.lastfm:LastFm",
     "mind": "legoray.data.processors.mind:Mind",
     "movielens": "legoray.data.processors.movielens:MovieLens",
+    "netflix": "legoray.data.processors.netflix:Netflix",
     "own": "legoray.data.processors.own:Own",
     "sequences": "legoray.data.processors.sequences:Sequences",
 }
