@@ -91,6 +91,8 @@ def test_rows_are_those_of_plain_loops(tmp_path, home, seed):
     assert made.manifest.protocol["split"].startswith("leave-last-out")
     assert made.manifest.protocol["negatives_seed"] == 1
     assert "but for those of later splits" in made.manifest.protocol["negatives"]
+    assert made.manifest.counts["raw/events"] == sum(map(len, had.values()))
+    assert made.manifest.counts["raw/users"] == len(had)
 
 
 def test_no_history_reaches_past_its_interaction(tmp_path, home):

@@ -267,6 +267,7 @@ class FeedbackProcessor(Processor):
             negatives=NegativeRule(options.negatives, options.negatives_by, options.seed),
             min_history=options.min_history,
             click=f"{click}; of the same user and item the first{core}",
+            timed=self.times == "known",
         )
 
 
