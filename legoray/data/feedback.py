@@ -124,6 +124,23 @@ def _value(batch: pa.RecordBatch) -> NDArray[np.float32]:
     return value
 
 
+def users_in_time(events: Feedback, users: pa.Array) -> tuple[Feedback, pa.Array]:
+    """Users numbered anew, by the time of their first event and then by key.
+
+    A file may name users in an order that the future decides (each movie's ratings in a block of
+    their own), and what is drawn for a click depends on its user's number.
+    """
+    if not events.timed:
+        return events, users
+    first = np.full(len(users), np.iinfo(np.int64).max)
+    np.minimum.at(first, events.user, events.time)
+    rank = pc.rank(users, sort_keys="ascending", tiebreaker="first").to_numpy()
+    order = np.lexsort((rank, first))
+    number = np.empty(len(users), np.int32)
+    number[order] = np.arange(len(users), dtype=np.int32)
+    return replace(events, user=number[events.user]), users.take(pa.array(order))
+
+
 def in_order(events: Feedback, *, shuffled: int | None = None) -> Feedback:
     """Events by user and then by time, as they stood where times are equal.
 

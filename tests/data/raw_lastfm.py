@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from worlds import Event, World
+from worlds import Event, Item, World
 
 PROCESSOR = "lastfm"
 OPTIONS = {"release": "1k", "negatives": 3}
@@ -16,7 +16,7 @@ COUNTRIES = ("Germany", "", "Mexico")
 def write_raw(folder: Path, world: World) -> None:
     """1K: every listen twice, newest first; every third artist without a MusicBrainz number."""
     folder.mkdir(parents=True, exist_ok=True)
-    titles = {item.key: item.title for item in world.items}
+    titles = {item.key: name_of(item) for item in world.items}
     rows = []
     for user in sorted({event.user for event in world.events}):
         own = [event for event in world.events if event.user == user]
@@ -34,7 +34,8 @@ def write_2k(folder: Path, world: World) -> None:
     """hetrec-2k: artists.dat, tags.dat (Latin-1 in part), user_artists.dat, tag assignments."""
     folder.mkdir(parents=True, exist_ok=True)
     artists = [
-        (i.key, i.title, f"http://www.last.fm/music/{i.key}", "http://x.jpg") for i in world.items
+        (i.key, name_of(i), f"http://www.last.fm/music/{i.key}", "http://x.jpg")
+        for i in world.items
     ]
     _write(folder / "artists.dat", [("id", "name", "url", "pictureURL"), *artists])
     tags = sorted({tag for item in world.items for tag in item.tags})
@@ -56,7 +57,7 @@ def write_2k(folder: Path, world: World) -> None:
 def write_360k(folder: Path, world: World) -> None:
     """360K: plays by artist, and users' profiles."""
     folder.mkdir(parents=True, exist_ok=True)
-    titles = {item.key: item.title for item in world.items}
+    titles = {item.key: name_of(item) for item in world.items}
     rows = [(e.user, mbid(e.item), titles[e.item], plays_of(e)) for e in _by_user(world)]
     _write(folder / "usersha1-artmbid-artname-plays.tsv", rows)
     _write(folder / "usersha1-profile.tsv", _profiles(world, "Feb 1, 2007"))
@@ -66,9 +67,9 @@ def write_1b(folder: Path, world: World) -> None:
     """LFM-1b: listens by numbers, artists, tracks, users."""
     folder.mkdir(parents=True, exist_ok=True)
     events = _by_user(world)
-    _write(folder / "LFM-1b_LEs.txt", [(e.user, e.item, 7, f"9{e.item}", e.time) for e in events])
-    _write(folder / "LFM-1b_artists.txt", [(i.key, i.title) for i in world.items])
-    tracks = [(f"9{i.key}", f"Song of {i.title}", i.key) for i in world.items]
+    _write(folder / "LFM-1b_LEs.txt", [(e.user, e.item, 7, f"00{e.item}", e.time) for e in events])
+    _write(folder / "LFM-1b_artists.txt", [(i.key, name_of(i)) for i in world.items])
+    tracks = [(f"00{i.key}", f"Song of {name_of(i)}", i.key) for i in world.items]
     _write(folder / "LFM-1b_tracks.txt", tracks)
     users = [
         (user, country[:2].upper(), age or -1, gender or "n", 12345, 1179416027)
@@ -87,8 +88,13 @@ RELEASES = {
 
 
 def mbid(key: str) -> str:
-    """A MusicBrainz number, which not all artists have."""
-    return "" if int(key) % 3 == 0 else f"a3cb23fc-acd3-4ce0-8f36-1e5aa6a1{key}"
+    """A MusicBrainz number, with the world's at its end; not all artists have one."""
+    return "" if int(key) % 3 == 0 else f"a3cb23fc-acd3-4ce0-8f36-1e5aa6a1-{key}"
+
+
+def name_of(item: Item) -> str:
+    """An artist's name, with the world's number at its end."""
+    return f"{item.title} {item.key}"
 
 
 def plays_of(event: Event) -> int:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 from raw_files import dataset, prepared, write
-from raw_lastfm import COUNTRIES, OPTIONS, RELEASES, mbid, plays_of, write_2k, write_360k, write_raw
+from raw_lastfm import (
+    COUNTRIES,
+    OPTIONS,
+    RELEASES,
+    mbid,
+    name_of,
+    plays_of,
+    write_2k,
+    write_360k,
+    write_raw,
+)
 from worlds import world
 
 from legoray.data.lines import BLOCK_BYTES
@@ -44,7 +54,7 @@ def test_first_listens_in_time(tmp_path, home, release):
     write_files(tmp_path / "raw", MADE_OF)
     made = prepared(tmp_path, "lastfm", options=options)
     prefix = "Song of " if "tracks" in release else ""
-    titles = {item.key: prefix + item.title for item in MADE_OF.items}
+    titles = {item.key: prefix + name_of(item) for item in MADE_OF.items}
     expected, had = [], defaultdict(list)
     for event in sorted(MADE_OF.events, key=lambda event: event.time):
         past = had[event.user]
@@ -81,7 +91,9 @@ def test_tracks_of_1k_go_by_artist_and_title(tmp_path, home):
     write_raw(tmp_path / "raw", MADE_OF)
     made = prepared(tmp_path, "lastfm", options=OPTIONS | {"item": "track"})
     items = load_items(made.tables).to_pylist()
-    names = {f"Song {n} of {item.title}": item.title for item in MADE_OF.items for n in (0, 1)}
+    names = {
+        f"Song {n} of {name_of(item)}": name_of(item) for item in MADE_OF.items for n in (0, 1)
+    }
     assert {row["title"]: row["artist"] for row in items} == names
     assert {row["key"] for row in items} == {f"{artist} / {t}" for t, artist in names.items()}
     assert made.manifest.counts["history_items"] == 2 * len(MADE_OF.events)
@@ -93,7 +105,7 @@ def test_artists_by_number_or_name(tmp_path, home, release):
     write_files(tmp_path / "raw", MADE_OF)
     made = prepared(tmp_path, "lastfm", options=options)
     items = load_items(made.tables).to_pylist()
-    titles = {mbid(item.key) or item.title: item.title for item in MADE_OF.items}
+    titles = {mbid(item.key) or name_of(item): name_of(item) for item in MADE_OF.items}
     assert {row["key"]: row["name"] for row in items} == titles
 
 
@@ -121,7 +133,7 @@ def test_counts_of_plays_and_tags(tmp_path, home):
     items = {row["key"]: row for row in load_items(made.tables).to_pylist()}
     for item in MADE_OF.items:
         more = ["fußball"] if item.key == "1001" else []
-        assert items[item.key]["name"] == item.title
+        assert items[item.key]["name"] == name_of(item)
         # The first was given twice; of tags given equally often the one with the lower number.
         assert items[item.key]["tags"].split(", ") == [*item.tags, *more]
     liked = prepared(tmp_path, "lastfm", options=ALL["hetrec-2k"][1] | {"like": 400})

@@ -56,9 +56,10 @@ class Case:
         return prepared(folder, self.processor, options=options, **keys)
 
     @property
-    def feedback(self) -> type[FeedbackProcessor] | None:
+    def feedback(self) -> FeedbackProcessor | None:
         cls = processor_class(self.processor)
-        return cls if issubclass(cls, FeedbackProcessor) else None
+        made = cls(cls.Options.model_validate(self.options))
+        return made if isinstance(made, FeedbackProcessor) else None
 
 
 def raw_module(name: str) -> ModuleType | None:

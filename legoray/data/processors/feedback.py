@@ -30,6 +30,7 @@ from legoray.data.feedback import (
     first_of_each,
     in_order,
     k_core,
+    users_in_time,
 )
 from legoray.data.processors.base import Processor, Run, as_array
 from legoray.data.protocol import NegativeRule
@@ -136,6 +137,7 @@ class FeedbackProcessor(Processor):
         if not len(events):
             message = f"there is no {self.event} of an item that the files describe"
             raise InputError(Problem(str(_first(run)), message))
+        events, users = users_in_time(events, users)
         table = pa.table({name: getattr(events, name) for name in _COLUMNS})
         pq.write_table(table, folder / "scratch/events/all")
         pq.write_table(pa.table({"key": users}), folder / "scratch/events/users")

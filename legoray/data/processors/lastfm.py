@@ -120,7 +120,8 @@ class LastFm(FeedbackProcessor):
             if len(known) > 64:
                 known = [_first_of_each(known)]
         rows = _first_of_each(known)
-        rows = rows.filter(pc.not_equal(rows["item"], ""))
+        # By key: the order of a log, newest first, is decided by what comes last.
+        rows = rows.filter(pc.not_equal(rows["item"], "")).sort_by("item")
         columns = [as_array(rows[name]) for name in names]
         return as_array(rows["item"]), dict(zip(self.attributes, columns, strict=True))
 
