@@ -141,6 +141,8 @@ class ClickProtocol:
             dropped[f"{SHORT}/{split}"] = short[split]
         elif split == "train":
             dropped[SHORT] = sum(short.values())
+        if split == "train":
+            dropped["users_with_too_few_clicks"] = self._users_left_out(clicks)
         return data, {name: count for name, count in dropped.items() if count > 0}
 
     def describe(self) -> dict[str, str | int | float | bool]:
@@ -189,6 +191,11 @@ class ClickProtocol:
         found = leave_last_out(clicks.offsets, min_length=self.min_length)
         short = {name: int((~long[part]).sum()) for name, part in found.items()}
         return {name: part[long[part]] for name, part in found.items()}, short
+
+    def _users_left_out(self, clicks: Clicks) -> int:
+        """How many users have too few clicks to leave any out."""
+        few = np.diff(clicks.offsets) < self.min_length
+        return 0 if self.split.name == "temporal" else int(few.sum())
 
     def _against_all(self, split: str) -> bool:
         return self.candidates == "all" and split != "train"

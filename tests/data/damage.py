@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import csv
 import gzip
+import io
 import json
 import math
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -60,6 +63,7 @@ class Lines:
         body = self.lines[1:] if self.header else self.lines
         self.json = _parsed(body[0].strip()) is not None
         self.separator = self._separator(body)
+        self.csv = self.separator == b"," and all(map(self._is_csv, body))
         self.middle = self._middle()
 
     def _separator(self, body: list[bytes]) -> bytes:
@@ -68,17 +72,13 @@ class Lines:
         return often[0] if often else b"\0"
 
     def _middle(self) -> int:
-        """An ordinary line in the middle: no quotes, as many fields as most have."""
-        counts = Counter(line.count(self.separator) for line in self.lines)
-        usual = counts.most_common(1)[0][0]
-        plain = [
-            place
-            for place, line in enumerate(self.lines)
-            if (self.json or self.separator == b'";"' or b'"' not in line)
-            and (self.json or line.count(self.separator) == usual)
-            and (place > 0 or not self.header)
-        ]
-        return min(plain, key=lambda place: abs(place - len(self.lines) // 2))
+        """An ordinary line in the middle: as many fields as most have, no quotes if possible."""
+        counts = [len(self.fields(line)) for line in self.lines]
+        usual = Counter(counts).most_common(1)[0][0]
+        places = range(int(self.header), len(self.lines))
+        ordinary = [place for place in places if self.json or counts[place] == usual]
+        plain = [p for p in ordinary if self.json or self.csv or b'"' not in self.lines[p]]
+        return min(plain or ordinary, key=lambda place: abs(place - len(self.lines) // 2))
 
     def with_lines(self, lines: list[bytes]) -> bytes:
         data = b"".join(lines)
@@ -90,10 +90,25 @@ class Lines:
         return self.with_lines([*self.lines[: self.middle], line, *after])
 
     def fields(self, line: bytes) -> list[bytes]:
+        if self.csv:
+            return [field.encode() for field in next(csv.reader([line.decode()]))]
         return line.rstrip(b"\r\n").split(self.separator)
 
     def joined(self, fields: list[bytes]) -> bytes:
+        if self.csv:
+            return _as_csv([field.decode() for field in fields])
         return self.separator.join(fields) + b"\n"
+
+    def _is_csv(self, line: bytes) -> bool:
+        """Whether quotes stand where a writer of CSV puts them."""
+        text = line.decode(errors="replace").rstrip("\r\n")
+        return _as_csv(next(csv.reader([text]), [])).decode().rstrip("\r\n") == text
+
+
+def _as_csv(fields: list[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(fields)
+    return text.getvalue().encode()
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
@@ -126,12 +141,12 @@ def bad_lines(path: Path) -> Iterator[Damage]:
 
 
 def wrong_encoding(path: Path) -> Iterator[Damage]:
-    """Bytes that are no UTF-8 in the longest field of a line."""
+    """Bytes that are no UTF-8 in the longest piece of text of a line."""
     if path.suffix == ".parquet":
         return
     file = Lines(path)
     line = file.lines[file.middle]
-    longest = max(file.fields(line), key=len)
+    longest = max(re.findall(rb'[^,;:|"\t\r\n]+', line), key=len)
     place = line.index(longest) + len(longest) // 2
     damaged = line[:place] + NOT_TEXT + line[place:]
     yield Damage("bytes that are not text", file.with_line(damaged), file.middle + 1)
@@ -168,7 +183,9 @@ def without_columns(path: Path) -> Iterator[Damage]:
             lines = [file.joined(other), *file.lines[1:]]
             yield Damage(f"no column {name.decode()}", file.with_lines(lines))
     elif file.separator != b"\0":
-        lines = [file.joined(file.fields(line)[:-1]) for line in file.lines]
+        fields = [file.fields(line) for line in file.lines]
+        fewer = min(map(len, fields)) - 1  # the last one may hold separators
+        lines = [file.joined(row[:fewer]) for row in fields]
         yield Damage("without its last column", file.with_lines(lines))
 
 

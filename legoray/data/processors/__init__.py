@@ -11,11 +11,14 @@ PROCESSORS = {
     "bookcrossing": "legoray.data.processors.bookcrossing:BookCrossing",
     "feedback": "legoray.data.processors.own_feedback:OwnFeedback",
     "goodbooks": "legoray.data.processors.goodbooks:Goodbooks",
+    "hm": "legoray.data.processors.hm:HM",
     "lastfm": "legoray.data.processors.lastfm:LastFm",
+    "microlens": "legoray.data.processors.microlens:MicroLens",
     "mind": "legoray.data.processors.mind:Mind",
     "movielens": "legoray.data.processors.movielens:MovieLens",
     "netflix": "legoray.data.processors.netflix:Netflix",
     "own": "legoray.data.processors.own:Own",
+    "pog": "legoray.data.processors.pog:POG",
     "sequences": "legoray.data.processors.sequences:Sequences",
 }
 
