@@ -15,6 +15,7 @@ import typer
 
 from legoray import __version__
 from legoray.cli_common import DEFAULT_TRACKING, HELP, DatasetFile, Tracking, console_of, say
+from legoray.cli_data import data_app
 from legoray.cli_texts import text_app
 from legoray.errors import InputError
 
@@ -238,6 +239,7 @@ def train(
     raise typer.Exit(train_one(asked, console_of()))
 
 
+app.add_typer(data_app)
 app.add_typer(text_app)
 
 
