@@ -121,11 +121,12 @@ def pass_split(tables: Path, manifest: Manifest, split: str, user_of: Int32) -> 
     gathered = SplitPass(split, user_of, users, items)
     for block in blocks_of(tables, manifest, split):
         gathered.add(block)
-    found = int(gathered.candidates.counts.sum())
-    expected = manifest.counts[f"impressions/{split}"]
+    shown = gathered.candidates.distribution()
+    found = (shown.count, shown.total)
+    expected = (manifest.counts[f"impressions/{split}"], manifest.counts[f"rows/{split}"])
     if found != expected:
         where = f"{tables}/interactions/{split}"
-        message = f"has {found:,} impressions, {expected:,} by its manifest"
+        message = f"impressions and their rows are {found}, by the manifest {expected}"
         hint = "delete the prepared folder and prepare again"
         raise DamagedError(Problem(where, message, hint))
     return gathered
