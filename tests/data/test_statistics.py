@@ -381,3 +381,28 @@ def test_any_second_has_a_date():
     assert when(0) == "1970-01-01 00:00"
     assert when(1_600_000_000_000).startswith("52671-")  # milliseconds taken for seconds
     assert when(None) == "-"
+
+
+def test_tokens_that_were_made_before(tmp_path, home, sample_tables):
+    from legoray.data.tokens import open_table, open_word_tokenizer
+
+    tables = tmp_path / "tables"
+    shutil.copytree(sample_tables, tables)
+    shutil.rmtree(tables / "tokens", ignore_errors=True)
+    manifest = read_manifest(tables)
+    tokenizer = open_word_tokenizer(tables, ["title", "abstract"], 1)
+    for attribute, length in (("title", 6), ("title", 50), ("abstract", 50)):
+        open_table(tables, attribute, length=length, tokenizer=tokenizer, shift=1)
+    found = {one.name: one for one in measure(tables, manifest, CONFIG, examples=0).texts}
+    assert [one.length for one in found["title"].tokens] == [6, 50]
+    assert [len(found[name].tokens) for name in ("abstract", "category")] == [1, 0]
+    for name in ("title", "abstract"):
+        texts = [row[name] for row in pq.read_table(tables / "items").to_pylist()]
+        counts = [len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts]
+        for one in found[name].tokens:
+            assert as_counter(one.tokens) == Counter(min(c, one.length) for c in counts)
+            assert one.tokenizer.startswith("WordLevel of ")
+    file = next((tables / "tokens").glob("*/tokens.safetensors"))
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(DamagedError, match="delete the folder"):
+        measure(tables, manifest, CONFIG)

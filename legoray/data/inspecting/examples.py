@@ -46,6 +46,8 @@ def draw_examples(
         count: how many at most.
         seed: of the draw.
     """
+    if not count or not split.impressions:
+        return []
     random = np.random.Generator(np.random.PCG64(seed))
     chosen = np.sort(random.choice(split.impressions, min(count, split.impressions), False))
     drawn = list(_drawn(tables, manifest, split.name, chosen))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from pydantic import Field
 
 from legoray.config import Strict
 from legoray.data.schema import Manifest
@@ -115,7 +114,7 @@ class TextFacts(Strict):
     distinct: int  # among those that are not empty
     words: Distribution  # of the texts that are not empty
     characters: Distribution
-    tokens: list[TokenFacts] = Field(default_factory=list)
+    tokens: list[TokenFacts]
 
 
 class Popularity(Strict):

@@ -66,7 +66,7 @@ def blocks_of(tables: Path, manifest: Manifest, split: str) -> Iterator[Block]:
 
 
 def histories_of(tables: Path, manifest: Manifest) -> Iterator[tuple[Int32, Int64, Int32]]:
-    """All histories, a file at a time: the first one's number and users, offsets and items."""
+    """All histories in order, a file at a time: whose each is, offsets of each list, items."""
     for file in files_of(tables, manifest, "histories"):
         (table,) = read_files([file], ["user", "items"])
         offsets, items = flat(table["items"], np.int32)

@@ -14,6 +14,7 @@ from legoray.data.inspecting.result import (
     Inspection,
     SplitFacts,
     TextFacts,
+    TokenFacts,
 )
 from legoray.data.published import comparable
 
@@ -213,14 +214,17 @@ def _texts(found: Inspection) -> Section:
         "* read by default; again: texts that an earlier item (or user) has, too; words of texts "
         "that are not empty, and the median of their characters"
     ]
-    notes += [
-        f"{one.name} cut to {made.length} tokens by {made.tokenizer}: mean {made.tokens.mean:.1f}, "
-        f"median {made.tokens.quantile(0.5)}, most {made.tokens.quantile(1)}; "
-        f"{percent(made.tokens.of(made.length), made.tokens.count)} are that long"
-        for one in found.texts
-        for made in one.tokens
-    ]
+    notes += [_token_note(one.name, made) for one in found.texts for made in one.tokens]
     return Section("texts", "Texts", rows, head, tuple(notes) if rows else ())
+
+
+def _token_note(name: str, made: TokenFacts) -> str:
+    known = made.tokens
+    spread = f"mean {known.mean:.1f}, median {known.quantile(0.5)}, most {known.quantile(1)}"
+    cut = (
+        f"; {percent(known.of(made.length), known.count)} reach it" if known.of(made.length) else ""
+    )
+    return f"{name} in tokens ({made.tokenizer}), at most {made.length}: {spread}{cut}"
 
 
 def _text_row(one: TextFacts) -> Row:

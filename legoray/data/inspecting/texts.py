@@ -12,6 +12,7 @@ from legoray.data.attributescmd import origin
 from legoray.data.inspecting.result import TextFacts
 from legoray.data.inspecting.rows import files_of
 from legoray.data.inspecting.tally import Tally
+from legoray.data.inspecting.tokenized import tokens_of
 from legoray.data.load import read_files
 from legoray.data.schema import Manifest
 
@@ -63,6 +64,7 @@ def _facts(tables: Path, manifest: Manifest, name: str, of: str) -> TextFacts:
         distinct=_distinct(column),
         words=words.distribution(),
         characters=characters.distribution(),
+        tokens=tokens_of(tables, manifest, name) if of == "items" else [],
     )
 
 
