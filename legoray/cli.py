@@ -15,6 +15,7 @@ import typer
 
 from legoray import __version__
 from legoray.cli_common import DEFAULT_TRACKING, HELP, DatasetFile, Tracking, console_of, say
+from legoray.cli_data import data_app
 from legoray.cli_texts import text_app
 from legoray.errors import InputError
 
@@ -159,16 +160,28 @@ def recommend(
 def catalog(
     words: Annotated[
         list[str] | None,
-        typer.Argument(help="Nothing, or: explain <part> <part> [<part>]; or: models"),
+        typer.Argument(
+            help="Nothing, or: explain <part> <part> [<part>]; or: models; or: datasets [<name>]"
+        ),
     ] = None,
     explain: Annotated[
         str | None, typer.Option(help="Say whether parts fit together, such as cnn+none+dot.")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The table of data sets for a Markdown page.")
+    ] = False,
 ) -> None:
     """List all parts with their papers, the presets, and how many compositions are valid.
 
-    `catalog models` lists the language models, and where their weights are on this machine.
+    `catalog models` lists the language models, and where their weights are on this machine;
+    `catalog datasets` the data sets of the folder `datasets`, and `catalog datasets NAME` how to
+    get one.
     """
+    if words and words[0] == "datasets":
+        from legoray.data.datasetscmd import catalog_datasets
+
+        catalog_datasets(words[1:], console_of(), say, markdown=markdown)
+        return
     from legoray.errors import unknown
     from legoray.model.catalog import explain_text, print_catalog
 
@@ -179,7 +192,9 @@ def catalog(
         print_models(console_of())
         return
     if words and words[0] != "explain":
-        raise InputError(unknown("subcommand of catalog", words[0], ["explain", "models"]))
+        raise InputError(
+            unknown("subcommand of catalog", words[0], ["datasets", "explain", "models"])
+        )
     if asked or words:
         say(explain_text(asked))
     else:
@@ -238,6 +253,7 @@ def train(
     raise typer.Exit(train_one(asked, console_of()))
 
 
+app.add_typer(data_app)
 app.add_typer(text_app)
 
 
