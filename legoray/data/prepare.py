@@ -312,8 +312,8 @@ def _make(plan: _Plan, say: Say) -> Manifest:
     engine = pick_engine(total)
     plan.processor.process(Run(plan.sources, stages, engine, bad_rows, say))
     facts = stages.total()
-    marked = partial(write_slices, work, counts=facts.counts, labeled=facts.labeled, engine=engine)
-    stages.run("slices", ["slices"], marked)
+    told: dict[str, Any] = {"counts": facts.counts, "labeled": _labeled(facts), "engine": engine}
+    stages.run("slices", ["slices"], partial(write_slices, work, **told))
     core = _manifest(plan, sources, stages.total(), work)
     written = attach(plan.written, core, work, plan.config.on_bad_row, say)
     manifest = _described(plan, core, written)
@@ -324,9 +324,8 @@ def _make(plan: _Plan, say: Say) -> Manifest:
 
 
 def _manifest(plan: _Plan, sources: list[SourceFile], facts: Facts, work: Path) -> Manifest:
-    splits = [name for name in SPLITS if f"rows/{name}" in facts.counts]
     tables = ("items", "users", "histories", "interactions", "slices")
-    labeled = {name: facts.labeled[name] for name in splits}
+    labeled = _labeled(facts)
     content = {"hashes": facts.hashes, "labeled": labeled, "attributes": facts.attributes}
     if facts.full_ranking:
         content["full_ranking"] = facts.full_ranking
@@ -351,6 +350,11 @@ def _manifest(plan: _Plan, sources: list[SourceFile], facts: Facts, work: Path) 
         sources=sources,
         files=[name for table in tables for name in table_files(work, table)],
     )
+
+
+def _labeled(facts: Facts) -> dict[str, bool]:
+    """Whether its labels are known, for each split that there is."""
+    return {name: facts.labeled[name] for name in SPLITS if f"rows/{name}" in facts.counts}
 
 
 def _move(work: Path, tables: Path) -> None:
