@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from legoray.config import EvaluateConfig, ModelConfig
 from legoray.data.corpus import Corpus, Split
@@ -56,7 +57,10 @@ def make_corpus(rng: np.random.Generator, items: int, users: int) -> Corpus:
     weight /= weight.sum()
     lengths = np.minimum(rng.geometric(1 / 80, users), 300)
     offsets = np.append(0, np.cumsum(lengths))
-    draw = lambda size: rng.choice(items, size, p=weight).astype(np.int32) + 1  # noqa: E731
+
+    def draw(size: int) -> NDArray[np.int32]:
+        return rng.choice(items, size, p=weight).astype(np.int32) + 1
+
     split = Split(
         impression=np.arange(users),
         history=np.arange(users, dtype=np.int32),

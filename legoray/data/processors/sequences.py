@@ -153,7 +153,7 @@ class Sequences(Processor):
         data, dropped = protocol.interactions(clicks, split)
         facts = write_interactions(folder, run.engine, split, data)
         told = {name.replace(SHORT, "items_without_a_history"): n for name, n in dropped.items()}
-        return facts.model_copy(update={"dropped": told, "protocol": protocol.describe()})
+        return facts.model_copy(update={"dropped": told, "protocol": protocol.describe(clicks.items)})
 
     def protocol(self) -> ClickProtocol:
         """The rules, as the options say them."""
