@@ -75,7 +75,21 @@ def read_fields(block: Block, layout: Layout) -> pa.Table:
     A row whose `PROBLEM` is not null holds nulls in its fields. Blank lines are no rows.
     """
     data, begin = read_block(block)
-    lines, undecodable = _lines_of(data, layout.encoding, first=begin == 0)
+    if begin == 0 and layout.encoding == "utf-8":
+        data = data.removeprefix(b"\xef\xbb\xbf")
+    return fields_in(data, layout, begin=begin)
+
+
+def fields_in(data: bytes, layout: Layout, *, begin: int = 0, first: int = 0) -> pa.Table:
+    """Whole lines as `read_fields` gives them.
+
+    Args:
+        data: the lines.
+        layout: how they are cut.
+        begin: the offset of the first in the file.
+        first: how many lines stand between that offset and the first of them.
+    """
+    lines, undecodable = _lines_of(data, layout.encoding)
     number = np.flatnonzero(pc.not_equal(lines, "").to_numpy(zero_copy_only=False))
     lines = lines.take(pa.array(number))
     parts = pc.split_pattern(lines, pattern=layout.separator)
@@ -90,7 +104,7 @@ def read_fields(block: Block, layout: Layout) -> pa.Table:
     columns = _columns(parts, pc.is_null(problem).to_numpy(zero_copy_only=False), width)
     place = {
         BLOCK: pa.array(np.full(len(lines), begin, np.int64)),
-        LINE: pa.array(number.astype(np.int32)),
+        LINE: pa.array(number.astype(np.int64) + first),
         PROBLEM: problem,
     }
     return pa.table({**dict(zip(layout.fields, columns, strict=True)), **place})
@@ -112,10 +126,8 @@ def mark(table: pa.Table, bad: pa.Array | pa.ChunkedArray, message: str, column:
     return table.set_column(position, PROBLEM, pc.if_else(new, text, problem))
 
 
-def _lines_of(data: bytes, encoding: str, *, first: bool) -> tuple[pa.Array, NDArray[np.int64]]:
+def _lines_of(data: bytes, encoding: str) -> tuple[pa.Array, NDArray[np.int64]]:
     """All lines as strings, and the numbers of those that are not text in this encoding."""
-    if first and encoding == "utf-8":
-        data = data.removeprefix(b"\xef\xbb\xbf")
     data = data.replace(b"\r\n", b"\n")
     undecodable: list[int] = []
     try:
