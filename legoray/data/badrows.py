@@ -41,6 +41,11 @@ class BadRows:
             table = table.filter(fine)
         return table.drop_columns(list(PLACE))
 
+    def note(self, what: str, count: int) -> None:
+        """Count what was left out although it is no bad row, as `drain` will tell it."""
+        if count:
+            self.counts[what] = self.counts.get(what, 0) + count
+
     def drain(self) -> dict[str, int]:
         """The counts since the last call, for `manifest.dropped`."""
         counts, self.counts = self.counts, {}

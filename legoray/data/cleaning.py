@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from legoray.data.ragged import keep, offsets_of
+from legoray.data.ragged import keep, offsets_of, rows_of
 from legoray.errors import InputError, Problem
 
 # Elements of HTML: those within a line, and all others, which part what stands around them.
@@ -57,7 +57,7 @@ COLUMN_BYTES = (1 << 31) - 1  # of one column of texts, in Arrow
 
 @dataclass(frozen=True)
 class Plain:
-    """Texts without nulls, and which of them held markup or entities."""
+    """Texts (or lists of them) without nulls, and which of them held markup or entities."""
 
     text: pa.Array
     marked: pa.Array
@@ -79,22 +79,29 @@ def without_code(texts: pa.Array) -> pa.Array:
     return pc.if_else(pc.match_substring_regex(texts, _CODE), "", texts)
 
 
+def plain_lists(column: pa.ChunkedArray | pa.Array) -> Plain:
+    """Lists of texts, each text made plain; a list is marked where one of its texts is."""
+    lists = _one(column)
+    offsets = _offsets(lists)
+    parts = plain_text(lists.flatten())
+    marked = np.zeros(len(lists), bool)
+    marked[rows_of(offsets)[parts.marked.to_numpy(zero_copy_only=False)]] = True
+    return Plain(_lists(offsets, parts.text), pa.array(marked))
+
+
 def joined(column: pa.ChunkedArray | pa.Array, separator: str) -> pa.Array:
     """Lists of texts as texts; empty parts and nulls are passed over, no list is the empty text."""
     lists = _one(column)
     parts = pc.fill_null(lists.flatten(), "")
     filled = pc.not_equal(pc.utf8_trim_whitespace(parts), "")
     offsets = keep(_offsets(lists), filled.to_numpy(zero_copy_only=False))
-    kept = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), parts.filter(filled))
-    return pc.binary_join(kept, separator)
+    return pc.binary_join(_lists(offsets, parts.filter(filled)), separator)
 
 
 def joined_paths(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """Lists of lists of texts: `[["Books", "Art"], ["Gifts"]]` as "Books, Art; Gifts"."""
     lists = _one(column)
-    inner = joined(lists.flatten(), ", ")
-    offsets = pa.array(_offsets(lists).astype(np.int32))
-    return joined(pa.ListArray.from_arrays(offsets, inner), "; ")
+    return joined(_lists(_offsets(lists), joined(lists.flatten(), ", ")), "; ")
 
 
 def whole_column(table: pa.Table, name: str, advice: str) -> pa.Array:
@@ -117,6 +124,10 @@ def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 def _offsets(lists: pa.ListArray) -> np.ndarray:
     sizes = pc.fill_null(pc.list_value_length(lists), 0)
     return offsets_of(sizes.to_numpy(zero_copy_only=False))
+
+
+def _lists(offsets: np.ndarray, values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
 
 
 def _where(which: pa.Array, texts: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:

@@ -71,7 +71,7 @@ def records(path: Path, schema: pa.Schema, required: Sequence[str], form: Form =
     Raises:
         InputError: none of them has a key of `required`: the file is another than it should be.
     """
-    _check_keys(path, required, form)
+    check_keys(path, required, form)
     return partial(read_records, schema=schema, required=tuple(required), form=form)
 
 
@@ -82,7 +82,12 @@ def _absent(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return missing
 
 
-def _check_keys(path: Path, required: Sequence[str], form: Form) -> None:
+def check_keys(path: Path, required: Sequence[str], form: Form = "json") -> None:
+    """See whether the first lines of a file have these keys at all.
+
+    Raises:
+        InputError: none of the lines that can be read has one of them.
+    """
     first = next(text_blocks(path, 1 << 20))
     lines = islice((line for line in first.data.split(b"\n") if line.strip()), LOOKED_AT)
     rows = [row for row, problem in (_PARSERS[form](line) for line in lines) if not problem]

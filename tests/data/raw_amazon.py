@@ -1,4 +1,4 @@
-"""Amazon's reviews of a world, as the three releases write them: 2018, and 2014 and 2023 beside it."""
+"""Amazon's reviews of a world in the format of each release; `write_raw` is that of 2018."""
 
 from __future__ import annotations
 

@@ -71,4 +71,4 @@ def python_2(row: dict[str, object]) -> str:
 def literal(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(literal, value)) + "]"
-    return f"u{ascii(value)}" if isinstance(value, str) else repr(value)
+    return f"u{value!a}" if isinstance(value, str) else repr(value)

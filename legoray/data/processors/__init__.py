@@ -8,11 +8,15 @@ from legoray.data.processors.base import Processor
 from legoray.errors import InputError, unknown
 
 PROCESSORS = {
+    "amazon": "legoray.data.processors.amazon:Amazon",
     "feedback": "legoray.data.processors.own_feedback:OwnFeedback",
+    "goodreads": "legoray.data.processors.goodreads:Goodreads",
     "mind": "legoray.data.processors.mind:Mind",
     "movielens": "legoray.data.processors.movielens:MovieLens",
     "own": "legoray.data.processors.own:Own",
     "sequences": "legoray.data.processors.sequences:Sequences",
+    "steam": "legoray.data.processors.steam:Steam",
+    "yelp": "legoray.data.processors.yelp:Yelp",
 }
 
 
