@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from legoray.config import Positive
-from legoray.data.badrows import repeated
 from legoray.data.cleaning import joined, joined_paths, plain_lists, plain_text, without_code
 from legoray.data.convert import to_number
 from legoray.data.files import RawFolder
@@ -27,7 +26,7 @@ from legoray.data.jsonlines import Form, records
 from legoray.data.lines import Layout, mark
 from legoray.data.processors.base import Run, Sources
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
-from legoray.data.processors.texts import kept_texts, place_of
+from legoray.data.processors.texts import counted_texts, place_of, shortened, without_repeats
 from legoray.data.stream import Parse, TextBlock, read_fields, text_blocks, text_source
 from legoray.errors import InputError, Problem
 
@@ -132,10 +131,11 @@ class Amazon(FeedbackProcessor):
         release, path = self.release, run.sources["meta"]
         fields = [(release.item, pa.string()), *release.texts.values()]
         read = records(path, pa.schema(fields), [release.item], release.meta_form)
-        rows = pa.concat_tables(run.streamed(partial(_items, read=read, release=release), path))
-        again = repeated(rows["key"])
-        run.bad_rows.note("items_given_again", pc.sum(again).as_py() or 0)
-        return kept_texts(run, rows.filter(pc.invert(again)), ATTRIBUTES, self.options.longest)
+        parse = shortened(
+            partial(_items, read=read, release=release), ATTRIBUTES, self.options.longest
+        )
+        rows = pa.concat_tables(run.streamed(parse, path))
+        return counted_texts(run, without_repeats(run, rows), ATTRIBUTES)
 
     def read_events(self, run: Run) -> Iterator[pa.Table]:
         release, path = self.release, run.sources["reviews"]

@@ -25,7 +25,7 @@ from legoray.data.jsonlines import records
 from legoray.data.lines import mark
 from legoray.data.processors.base import Run, Sources
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
-from legoray.data.processors.texts import kept_texts, place_of
+from legoray.data.processors.texts import counted_texts, place_of, shortened
 from legoray.data.stream import Parse, TextBlock, text_source
 
 ATTRIBUTES = ("title", "authors", "description", "year", "language")
@@ -96,14 +96,12 @@ class Goodreads(FeedbackProcessor):
 
     def read_items(self, run: Run) -> tuple[pa.Array, Attributes]:
         path = run.sources["books"]
-        rows = run.whole(partial(_books, read=records(path, BOOKS, ["book_id"])), path, "book_id")
+        parse: Parse = partial(_books, read=records(path, BOOKS, ["book_id"]))
+        parse = shortened(parse, ("title", "description"), self.options.longest)
+        rows = run.whole(parse, path, "book_id")
         rows = rows.append_column("authors", self._authors(run, rows["author_ids"]))
-        return kept_texts(
-            run,
-            rows.drop_columns(["author_ids"]).rename_columns({"book_id": "key"}),
-            ATTRIBUTES,
-            self.options.longest,
-        )
+        rows = rows.drop_columns(["author_ids"]).rename_columns({"book_id": "key"})
+        return counted_texts(run, rows, ATTRIBUTES)
 
     def _authors(self, run: Run, ids: pa.ChunkedArray) -> pa.Array:
         """The names of each book's authors, in their order."""

@@ -18,8 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from legoray.config import Positive
-from legoray.data.badrows import repeated
 from legoray.data.cleaning import joined, plain_lists, plain_text
 from legoray.data.convert import to_time
 from legoray.data.files import RawFolder
@@ -27,7 +25,7 @@ from legoray.data.jsonlines import check_keys, read_records, records
 from legoray.data.lines import mark
 from legoray.data.processors.base import Run, Sources
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
-from legoray.data.processors.texts import kept_texts, place_of
+from legoray.data.processors.texts import counted_texts, place_of, without_repeats
 from legoray.data.stream import Parse, TextBlock, text_source
 
 ATTRIBUTES = ("title", "genres", "tags", "developer")
@@ -55,7 +53,6 @@ class SteamOptions(FeedbackOptions):
     """Options of `processor: steam`."""
 
     like: float | None = Field(None, ge=0, description="hours played from which on it is a click")
-    longest: Positive = Field(1000, description="characters that are kept of a text")
 
 
 class Steam(FeedbackProcessor):
@@ -78,10 +75,8 @@ class Steam(FeedbackProcessor):
         rows = pa.concat_tables(run.streamed(_games, path))
         nameless = pc.equal(rows["key"], "")
         run.bad_rows.note("items_without_an_id", pc.sum(nameless).as_py() or 0)
-        rows = rows.filter(pc.invert(nameless))
-        again = repeated(rows["key"])
-        run.bad_rows.note("items_given_again", pc.sum(again).as_py() or 0)
-        return kept_texts(run, rows.filter(pc.invert(again)), ATTRIBUTES, self.options.longest)
+        rows = without_repeats(run, rows.filter(pc.invert(nameless)))
+        return counted_texts(run, rows, ATTRIBUTES)
 
     def read_events(self, run: Run) -> Iterator[pa.Table]:
         path = run.sources["reviews"]

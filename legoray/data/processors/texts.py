@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from legoray.data.badrows import repeated
 from legoray.data.cleaning import whole_column
 from legoray.data.lines import PLACE
 from legoray.data.processors.base import Run, as_array
 from legoray.data.processors.feedback import Attributes
+from legoray.data.stream import Parse, TextBlock
 
 
 def place_of(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
@@ -16,19 +21,39 @@ def place_of(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
     return {name: rows[name] for name in PLACE}
 
 
-def kept_texts(
-    run: Run, rows: pa.Table, names: tuple[str, ...], longest: int
-) -> tuple[pa.Array, Attributes]:
-    """Keys and attributes of items, each text cut to its first characters.
+def shortened(parse: Parse, names: Sequence[str], longest: int) -> Parse:
+    """`parse` with its texts cut to their first characters; `cut/<name>` says which were.
 
-    What was left out is counted: `cut/<attribute>` texts that were longer, items without their main
-    text, and each column of truth values that stands beside the attributes, under its own name.
+    This is done block by block, so that whole books are never in memory together.
+    """
+    return partial(_shortened, parse=parse, names=names, longest=longest)
+
+
+def _shortened(block: TextBlock, *, parse: Parse, names: Sequence[str], longest: int) -> pa.Table:
+    rows = parse(block)
+    for name in names:
+        long = pc.greater(pc.utf8_length(rows[name]), longest)
+        cut = pc.utf8_rtrim_whitespace(pc.utf8_slice_codeunits(rows[name], 0, longest))
+        rows = rows.set_column(rows.schema.get_field_index(name), name, cut)
+        rows = rows.append_column(f"cut/{name}", long)
+    return rows
+
+
+def without_repeats(run: Run, rows: pa.Table) -> pa.Table:
+    """The first row of each `key`, where the owners' files are known to repeat some."""
+    again = repeated(rows["key"])
+    run.bad_rows.note("items_given_again", pc.sum(again).as_py() or 0)
+    return rows.filter(pc.invert(again))
+
+
+def counted_texts(run: Run, rows: pa.Table, names: tuple[str, ...]) -> tuple[pa.Array, Attributes]:
+    """Keys and attributes of items; what was left out of their texts is counted.
 
     Args:
-        run: takes the counts.
+        run: takes the counts: of each column of truth values, under its own name, and of items
+            without their main text.
         rows: `key`, the attributes, and any columns of truth values.
         names: the attributes, the main text first.
-        longest: characters of a text that are kept.
 
     Raises:
         InputError: all texts of an attribute together are longer than a column may be.
@@ -36,13 +61,8 @@ def kept_texts(
     for name in rows.column_names:
         if pa.types.is_boolean(rows[name].type):
             run.bad_rows.note(name, pc.sum(rows[name]).as_py() or 0)
-    texts: Attributes = {}
-    for name in names:
-        long = pc.greater(pc.utf8_length(rows[name]), longest)
-        run.bad_rows.note(f"cut/{name}", pc.sum(long).as_py() or 0)
-        cut = pc.utf8_rtrim_whitespace(pc.utf8_slice_codeunits(rows[name], 0, longest))
-        rows = rows.set_column(rows.schema.get_field_index(name), name, cut)
-        texts[name] = whole_column(rows, name, "set a lower `longest` of the options")
+    advice = "set a lower `longest` of the options"
+    texts: Attributes = {name: whole_column(rows, name, advice) for name in names}
     without = pc.sum(pc.equal(texts[names[0]], "")).as_py() or 0
     run.bad_rows.note(f"items_without_a_{names[0]}", without)
     return as_array(rows["key"]), texts

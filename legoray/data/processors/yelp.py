@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from legoray.config import Positive
 from legoray.data.cleaning import plain_text
 from legoray.data.convert import to_time
 from legoray.data.files import RawFolder
@@ -22,7 +21,7 @@ from legoray.data.jsonlines import records
 from legoray.data.lines import mark
 from legoray.data.processors.base import Run, Sources, user_columns
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
-from legoray.data.processors.texts import kept_texts, place_of
+from legoray.data.processors.texts import counted_texts, place_of
 from legoray.data.stream import Parse, TextBlock, text_source
 
 ATTRIBUTES = ("name", "categories", "city", "state")
@@ -42,7 +41,6 @@ class YelpOptions(FeedbackOptions):
     """Options of `processor: yelp`."""
 
     like: float | None = Field(4.0, ge=1, le=5, description="a rating from here on is a click")
-    longest: Positive = Field(1000, description="characters that are kept of a text")
 
 
 class Yelp(FeedbackProcessor):
@@ -66,7 +64,7 @@ class Yelp(FeedbackProcessor):
         read = records(path, BUSINESS, ["business_id"])
         rows = run.whole(partial(_businesses, read=read), path, "business_id")
         rows = rows.rename_columns({"business_id": "key"})
-        return kept_texts(run, rows, ATTRIBUTES, self.options.longest)
+        return counted_texts(run, rows, ATTRIBUTES)
 
     def read_events(self, run: Run) -> Iterator[pa.Table]:
         path = run.sources["review"]
