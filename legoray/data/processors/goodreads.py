@@ -141,7 +141,9 @@ def seconds_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
     ahead = pc.add(pc.multiply(hours, 3600), pc.multiply(minutes, 60))
     sign = pc.if_else(pc.equal(pc.struct_field(parts, "sign"), "-"), -1, 1)
     seconds = pc.subtract(local.cast(pa.int64()), pc.multiply(ahead, sign))
+    real = pc.equal(pc.day(local), part["day"].cast(pa.int64()))  # February the 30th is none
     known = pc.and_(pc.greater_equal(seconds, 0), pc.less(seconds, 4_102_444_800))
+    known = pc.and_(known, real)
     return pc.if_else(known, seconds, pa.scalar(None, pa.int64()))
 
 
