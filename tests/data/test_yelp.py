@@ -107,7 +107,7 @@ def test_files_that_are_not_what_they_should_be(raw, tmp_path, home):
         prepared(tmp_path, "yelp", options=OPTIONS)
     write(raw / BUSINESS, (raw / REVIEW).read_text().replace("business_id", "shop"))
     with pytest.raises(
-        InputError, match=r"business.json: has no key 'business_id' .is it 'user_id'"
+        InputError, match=r"business.json: has no key 'business_id'"
     ):
         prepared(tmp_path, "yelp", options=OPTIONS)
     (raw / REVIEW).unlink()
