@@ -11,6 +11,7 @@ from worlds import Event, World
 
 PROCESSOR = "goodreads"
 OPTIONS = {"negatives": 3}
+OPTIONAL = ("goodreads_book_authors.json.gz",)
 
 
 def write_raw(folder: Path, world: World) -> None:
@@ -51,12 +52,12 @@ def write_files(folder: Path, world: World, books: str, interactions: str) -> No
 
 
 def interaction(event: Event) -> dict[str, object]:
-    """Every fifth pair was shelved without being read: its rating is 0, its `read_at` empty."""
-    shelved = int(event.item) % 5 == 0
+    """What the world values at 2 was shelved, not read: its rating is 0, its `read_at` empty."""
+    shelved = event.value == 2
     return {
-        "user_id": f"{int(event.user):032x}",
+        "user_id": event.user.rjust(32, "0"),
         "book_id": event.item,
-        "review_id": f"{event.time:032x}",
+        "review_id": str(abs(event.time)).rjust(32, "0"),
         "is_read": not shelved,
         "rating": 0 if shelved else event.value,
         "review_text_incomplete": "",

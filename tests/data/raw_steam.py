@@ -52,7 +52,7 @@ def write_raw(folder: Path, world: World) -> None:
             "early_access": False,
             "page": 1,
         }
-        for event in sorted(world.events, key=lambda event: (event.item, -event.time))
+        for event in world.events
     ]
     for number, row in enumerate(reviews):
         if number % 3 == 0:

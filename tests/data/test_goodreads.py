@@ -22,12 +22,12 @@ DAY = 86_400
 
 
 def hexadecimal(user):
-    return f"{int(user):032x}"
+    return user.rjust(32, "0")
 
 
 def rated(world):
-    """The world as its files tell of it: every fifth book was never rated."""
-    events = [e if int(e.item) % 5 else replace(e, value=0) for e in world.events]
+    """The world as its files tell of it: what it values at 2 was shelved without a rating."""
+    events = [replace(e, value=0) if e.value == 2 else e for e in world.events]
     return replace(world, events=events)
 
 
@@ -66,7 +66,7 @@ def test_which_interactions_are_clicks(raw, tmp_path, home):
     made = prepared(tmp_path, "goodreads", options=OPTIONS | {"like": None, "read": True})
     read = expected_clicks(rated(world()), like=1, user=hexadecimal)
     assert found_clicks(made.tables) == read
-    shelved = sum(int(event.item) % 5 == 0 for event in world().events)
+    shelved = sum(event.value == 2 for event in world().events)
     assert made.manifest.dropped["interactions_without_reading"] == shelved > 0
 
 
@@ -81,7 +81,7 @@ def test_which_time_is_taken(raw, tmp_path, home):
     assert [(u, i, t, sorted(past)) for u, i, t, past in found] == [
         (u, i, t, sorted(past)) for u, i, t, past in days
     ]
-    shelved = sum(int(event.item) % 5 == 0 for event in world().events)
+    shelved = sum(event.value == 2 for event in world().events)
     assert made.manifest.dropped["interactions_without_a_time"] == shelved
 
 
@@ -142,7 +142,7 @@ def test_bad_books_and_authors(raw, tmp_path, home):
     write(books, good)
     strange = {"book_id": "9", "authors": [{"author_id": "0"}, {"role": "x"}], "title": None}
     with_line(books, json.dumps(strange))
-    made = prepared(tmp_path, "goodreads", options=OPTIONS | {"items": "all"})
+    made = prepared(tmp_path, "goodreads", options=OPTIONS | {"unrated": "keep"})
     row = load_items(made.tables).to_pylist()[-1]
     assert row["key"] == "9"
     assert row["authors"] == row["title"] == ""

@@ -106,9 +106,7 @@ def test_files_that_are_not_what_they_should_be(raw, tmp_path, home):
     with pytest.raises(InputError, match=r"user.json:25: its 'yelping_since' is 'once'"):
         prepared(tmp_path, "yelp", options=OPTIONS)
     write(raw / BUSINESS, (raw / REVIEW).read_text().replace("business_id", "shop"))
-    with pytest.raises(
-        InputError, match=r"business.json: has no key 'business_id'"
-    ):
+    with pytest.raises(InputError, match=r"business.json: has no key 'business_id'"):
         prepared(tmp_path, "yelp", options=OPTIONS)
     (raw / REVIEW).unlink()
     with pytest.raises(InputError, match=r"review.json: no such file"):

@@ -18,14 +18,15 @@ def expected_clicks(
     like: float = 4,
     user: Callable[[str], str] = str,
     time: Callable[[int], int] = int,
+    day: int = 1,
 ) -> list[Click]:
-    """Every click that has a history, in any split."""
+    """Every click that has a history, in any split, where times are told in steps of `day`."""
     liked = [(user(e.user), e.item, time(e.time)) for e in world.events if e.value >= like]
     found = []
     for who, item, when in liked:
-        past = sorted((t, i) for u, i, t in liked if u == who and t < when)
+        past = sorted((t, i) for u, i, t in liked if u == who and t // day < when // day)
         if past:
-            found.append((who, item, when, tuple(i for _, i in past)))
+            found.append((who, item, when - when % day, tuple(i for _, i in past)))
     return sorted(found)
 
 

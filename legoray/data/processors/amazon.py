@@ -124,8 +124,10 @@ class Amazon(FeedbackProcessor):
         self.release = RELEASES[_release(raw.path, category) if release == "auto" else release]
         core, every = self.release.core.format(category), self.release.every.format(category)
         reviews = {"auto": (core, every), "5-core": (core,), "all": (every,)}[self.options.reviews]
-        meta = text_source(raw, self.release.meta.format(category))
-        return {"meta": meta, "reviews": text_source(raw, *reviews)}
+        return {
+            "reviews": text_source(raw, *reviews),
+            "meta": text_source(raw, self.release.meta.format(category)),
+        }
 
     def read_items(self, run: Run) -> tuple[pa.Array, Attributes]:
         release, path = self.release, run.sources["meta"]

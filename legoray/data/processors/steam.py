@@ -65,7 +65,7 @@ class Steam(FeedbackProcessor):
     attributes = ATTRIBUTES
 
     def sources(self, raw: RawFolder) -> Sources:
-        names = {"games": "steam_games.json.gz", "reviews": "steam_reviews.json.gz"}
+        names = {"reviews": "steam_reviews.json.gz", "games": "steam_games.json.gz"}
         return {kind: text_source(raw, name) for kind, name in names.items()}
 
     def read_items(self, run: Run) -> tuple[pa.Array, Attributes]:

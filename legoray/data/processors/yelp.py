@@ -52,7 +52,7 @@ class Yelp(FeedbackProcessor):
     attributes = ATTRIBUTES
 
     def sources(self, raw: RawFolder) -> Sources:
-        names = {kind: f"yelp_academic_dataset_{kind}.json" for kind in ("business", "review")}
+        names = {kind: f"yelp_academic_dataset_{kind}.json" for kind in ("review", "business")}
         found = {kind: text_source(raw, name) for kind, name in names.items()}
         users = "yelp_academic_dataset_user.json"
         if any((raw.path / name).exists() for name in (users, f"{users}.gz")):
