@@ -25,7 +25,7 @@ from legoray.data.jsonlines import records
 from legoray.data.lines import mark
 from legoray.data.processors.base import Run, Sources
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
-from legoray.data.processors.texts import counted_texts, place_of, shortened
+from legoray.data.processors.texts import counted_texts, left_out, place_of, shortened
 from legoray.data.stream import Parse, TextBlock, text_source
 
 ATTRIBUTES = ("title", "authors", "description", "year", "language")
@@ -111,7 +111,7 @@ class Goodreads(FeedbackProcessor):
         people = run.whole(records(path, AUTHORS, ["author_id"]), path, "author_id")
         lists = ids.combine_chunks()
         place = pc.index_in(lists.values, value_set=people["author_id"].combine_chunks())
-        run.bad_rows.note("authors_that_are_not_described", place.null_count)
+        left_out(run, "authors_that_are_not_described", pc.is_null(place))
         names = plain_text(people["name"]).text.take(place)
         return joined(pa.ListArray.from_arrays(lists.offsets, names), ", ")
 
@@ -120,10 +120,12 @@ class Goodreads(FeedbackProcessor):
         fields: list[Any] = [("user_id", pa.string()), ("book_id", pa.string())]
         fields += [("is_read", pa.bool_()), ("rating", pa.float64()), (when, pa.string())]
         read = records(path, pa.schema(fields), ["user_id", "book_id", "is_read", "rating"])
-        for rows in run.streamed(partial(_interactions, read=read, when=when), path):
-            events = rows.filter(rows["is_read"]) if self.options.read else rows
-            run.bad_rows.note("interactions_without_reading", len(rows) - len(events))
-            yield events.drop_columns(["is_read"])
+        for table in run.streamed(partial(_interactions, read=read, when=when), path):
+            rows = table
+            if self.options.read:
+                left_out(run, "interactions_without_reading", pc.invert(rows["is_read"]))
+                rows = rows.filter(rows["is_read"])
+            yield rows.drop_columns(["is_read"])
 
 
 def seconds_of(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -25,7 +25,7 @@ from legoray.data.jsonlines import check_keys, read_records, records
 from legoray.data.lines import mark
 from legoray.data.processors.base import Run, Sources
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
-from legoray.data.processors.texts import counted_texts, place_of, without_repeats
+from legoray.data.processors.texts import counted_texts, left_out, place_of, without_repeats
 from legoray.data.stream import Parse, TextBlock, text_source
 
 ATTRIBUTES = ("title", "genres", "tags", "developer")
@@ -74,7 +74,7 @@ class Steam(FeedbackProcessor):
         check_keys(path, ["id"], "python")
         rows = pa.concat_tables(run.streamed(_games, path))
         nameless = pc.equal(rows["key"], "")
-        run.bad_rows.note("items_without_an_id", pc.sum(nameless).as_py() or 0)
+        left_out(run, "items_without_an_id", nameless)
         rows = without_repeats(run, rows.filter(pc.invert(nameless)))
         return counted_texts(run, rows, ATTRIBUTES)
 

@@ -39,10 +39,17 @@ def _shortened(block: TextBlock, *, parse: Parse, names: Sequence[str], longest:
     return rows
 
 
+def left_out(run: Run, what: str, which: pa.Array | pa.ChunkedArray) -> None:
+    """Count the rows where `which` is true, by what they lack."""
+    count = pc.sum(which).as_py() or 0
+    if count:
+        run.bad_rows.add({what: count})
+
+
 def without_repeats(run: Run, rows: pa.Table) -> pa.Table:
     """The first row of each `key`, where the owners' files are known to repeat some."""
     again = repeated(rows["key"])
-    run.bad_rows.note("items_given_again", pc.sum(again).as_py() or 0)
+    left_out(run, "items_given_again", again)
     return rows.filter(pc.invert(again))
 
 
@@ -60,9 +67,8 @@ def counted_texts(run: Run, rows: pa.Table, names: tuple[str, ...]) -> tuple[pa.
     """
     for name in rows.column_names:
         if pa.types.is_boolean(rows[name].type):
-            run.bad_rows.note(name, pc.sum(rows[name]).as_py() or 0)
+            left_out(run, name, rows[name])
     advice = "set a lower `longest` of the options"
     texts: Attributes = {name: whole_column(rows, name, advice) for name in names}
-    without = pc.sum(pc.equal(texts[names[0]], "")).as_py() or 0
-    run.bad_rows.note(f"items_without_a_{names[0]}", without)
+    left_out(run, f"items_without_a_{names[0]}", pc.equal(texts[names[0]], ""))
     return as_array(rows["key"]), texts
