@@ -11,7 +11,7 @@ from pathlib import Path
 from worlds import Event, Item, World
 
 PROCESSOR = "amazon"
-OPTIONS = {"category": "Books", "negatives": 3}
+OPTIONS: dict[str, object] = {"category": "Books", "negatives": 3}
 
 
 def write_raw(folder: Path, world: World) -> None:
@@ -30,7 +30,7 @@ def write_raw(folder: Path, world: World) -> None:
             "summary": "é",
             "unixReviewTime": event.time,
         }
-        for event in by_item(world)
+        for event in world.events
     ]
     rows = [
         {
@@ -80,7 +80,7 @@ def write_2014(folder: Path, world: World) -> None:
             "unixReviewTime": event.time,
             "reviewTime": time.strftime("%m %d, %Y", time.gmtime(event.time)),
         }
-        for event in by_item(world)
+        for event in world.events
     ]
     rows = [
         {
@@ -158,16 +158,11 @@ def write_2023_core(folder: Path, world: World) -> None:
 
 
 RELEASES: dict[str, tuple[Callable[[Path, World], None], dict[str, object]]] = {
-    "2018": (write_raw, {"release": 2018}),
-    "2014": (write_2014, {"release": 2014}),
-    "2023": (write_2023, {"release": 2023}),
-    "2023-5-core": (write_2023_core, {"release": 2023, "reviews": "5-core"}),
+    "2018": (write_raw, OPTIONS | {"release": 2018}),
+    "2014": (write_2014, OPTIONS | {"release": 2014}),
+    "2023": (write_2023, OPTIONS | {"release": 2023}),
+    "2023-5-core": (write_2023_core, OPTIONS | {"release": 2023, "reviews": "5-core"}),
 }
-
-
-def by_item(world: World) -> Iterable[Event]:
-    """As the files of 2014 and 2018 stand."""
-    return sorted(world.events, key=lambda event: (event.item, event.time))
 
 
 def in_time(world: World) -> Iterable[Event]:

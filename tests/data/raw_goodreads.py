@@ -10,7 +10,7 @@ from raw_amazon import write_lines
 from worlds import Event, World
 
 PROCESSOR = "goodreads"
-OPTIONS = {"negatives": 3}
+OPTIONS: dict[str, object] = {"negatives": 3}
 OPTIONAL = ("goodreads_book_authors.json.gz",)
 
 
@@ -26,8 +26,8 @@ def write_genre(folder: Path, world: World) -> None:
 
 
 RELEASES: dict[str, tuple[Callable[[Path, World], None], dict[str, object]]] = {
-    "whole": (write_raw, {}),
-    "genre": (write_genre, {"genre": "poetry"}),
+    "whole": (write_raw, OPTIONS),
+    "genre": (write_genre, OPTIONS | {"genre": "poetry"}),
 }
 
 

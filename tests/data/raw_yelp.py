@@ -46,7 +46,7 @@ def write_raw(folder: Path, world: World) -> None:
             "text": 'If you "decide" to eat here,\njust be aware 東京',
             "date": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(event.time)),
         }
-        for event in sorted(world.events, key=lambda event: (event.item, event.time % 1000))
+        for event in world.events
     ]
     users = [
         {

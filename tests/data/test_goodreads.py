@@ -146,7 +146,7 @@ def test_bad_books_and_authors(raw, tmp_path, home):
     row = load_items(made.tables).to_pylist()[-1]
     assert row["key"] == "9"
     assert row["authors"] == row["title"] == ""
-    assert made.manifest.dropped["authors_that_are_not_described"] == 2
+    assert made.manifest.dropped["authors_without_a_name"] == 2
     assert made.manifest.dropped["items_without_a_title"] == 1
     authors = raw / "goodreads_book_authors.json.gz"
     with_line(authors, '{"author_id": "604", "name": "A"}\n{"author_id": "604", "name": "B"}')

@@ -111,8 +111,8 @@ class Goodreads(FeedbackProcessor):
         people = run.whole(records(path, AUTHORS, ["author_id"]), path, "author_id")
         lists = ids.combine_chunks()
         place = pc.index_in(lists.values, value_set=people["author_id"].combine_chunks())
-        left_out(run, "authors_that_are_not_described", pc.is_null(place))
-        names = plain_text(people["name"]).text.take(place)
+        names = pc.fill_null(plain_text(people["name"]).text.take(place), "")
+        left_out(run, "authors_without_a_name", pc.equal(names, ""))
         return joined(pa.ListArray.from_arrays(lists.offsets, names), ", ")
 
     def read_events(self, run: Run) -> Iterator[pa.Table]:
