@@ -42,7 +42,7 @@ def write_raw(folder: Path, world: World) -> None:
     games.append(games[0])  # and a game that stands twice
     reviews = [
         {
-            "username": f'Kid "{event.user}" O\'Né',
+            "username": f"Kid O'Né {event.user}",
             "hours": event.value + 0.1,
             "products": 41,
             "product_id": event.item,

@@ -28,7 +28,7 @@ def append(path, line):
 
 
 def name(user):
-    return f'Kid "{user}" O\'Né'
+    return f"Kid O'Né {user}"
 
 
 def test_files_give_the_world(raw, tmp_path, home):
