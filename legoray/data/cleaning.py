@@ -49,6 +49,11 @@ _OTHER = rf"(?i)</?(?:{OTHERS})(?:\s[^<>]*|/)?>"
 _CUT = rf"(?i)</?(?:{INLINE}|{OTHERS})(?:\s[^<>]*)?$|^[^<>]*[\"'](?:\s*/)?>"
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _SPACE = r"[\s\p{Z}\p{Cc}\x{200B}\x{FEFF}]+"
+# A text with something to tighten: any of these but the blank, or a blank too many.
+_LOOSE = (
+    r"^ | $|  |[\p{Cc}\x{A0}\x{1680}\x{2000}-\x{200B}"
+    r"\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}]"
+)
 _CODE = r"\.getTime\(\)|function\s*\w*\([^)]*\)\s*\{|[.#][\w-]+\s*\{[^{}]*:[^{}]*\}"
 _BETWEEN = "\x00"  # between texts that are looked at as one; none holds it
 
@@ -65,13 +70,13 @@ class Plain:
 
 def plain_text(column: pa.ChunkedArray | pa.Array) -> Plain:
     """The texts of a column as a reader sees them: see above. No value is the empty text."""
-    given = pc.fill_null(_one(column), "")
-    text = pc.replace_substring(given, _BETWEEN, " ")
-    text = _where(pc.match_substring(text, "<"), text, _without_hidden)
+    given = pc.replace_substring(pc.fill_null(_one(column), ""), _BETWEEN, " ")
+    text = _where(pc.match_substring(given, "<"), given, _without_hidden)
     text = _where(pc.match_substring(text, "&"), text, _unescaped)
     text = _where(pc.match_substring_regex(text, "[<>]"), text, _without_tags)
     text = _where(pc.match_substring(text, "&"), text, _unescaped)
-    return Plain(_trimmed(text), pc.not_equal(_trimmed(given), _trimmed(text)))
+    marked = pc.not_equal(given, text)
+    return Plain(_where(pc.match_substring_regex(text, _LOOSE), text, _tightened), marked)
 
 
 def without_code(texts: pa.Array) -> pa.Array:
@@ -156,5 +161,5 @@ def _unescaped(texts: pa.Array) -> pa.Array:
     return pc.split_pattern(pa.array([long]), _BETWEEN).values
 
 
-def _trimmed(texts: pa.Array) -> pa.Array:
+def _tightened(texts: pa.Array) -> pa.Array:
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, _SPACE, " "))

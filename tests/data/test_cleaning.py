@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import random
+import unicodedata
 from html.parser import HTMLParser
 
 import pyarrow as pa
@@ -123,3 +124,15 @@ def test_a_column_that_is_too_long(monkeypatch):
     table = pa.table({"title": pa.array(["x" * 40])})
     with pytest.raises(InputError, match=r"the titles hold 0.0 GB, .* at most 2 GB .cut them"):
         whole_column(table, "title", "cut them")
+
+
+def test_every_kind_of_white_space():
+    """All separators and control characters of Unicode, alone and at the ends."""
+    kinds = [c for c in map(chr, range(0x11_0000)) if unicodedata.category(c) in SPACES]
+    texts = [form.format(c) for c in kinds for form in ("a{0}b", "{0}ab", "ab{0}", "a {0} b")]
+    found = plain_text(pa.array(texts)).text.to_pylist()
+    assert found == ["a b", "ab", "ab", "a b"] * len(kinds)
+    assert len(kinds) > 80
+
+
+SPACES = ("Zs", "Zl", "Zp", "Cc")
