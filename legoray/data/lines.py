@@ -71,21 +71,22 @@ def line_number(path: str | Path, offset: int, line: int) -> int:
 
 
 def read_lines(block: Block, encoding: str = "utf-8") -> pa.Table:
-    """The block's lines, as `lines_in` gives them."""
+    """The block's lines as the column `line`, and the columns of `PLACE`. Blank ones are no rows.
+
+    Where a line is not text in this encoding, its `PROBLEM` says so.
+    """
     data, begin = read_block(block)
     if begin == 0 and encoding == "utf-8":
         data = data.removeprefix(b"\xef\xbb\xbf")
     return lines_in(data, encoding, begin=begin)
 
 
-def lines_in(data: bytes, encoding: str, *, begin: int = 0, first: int = 0) -> pa.Table:
-    """Whole lines as the column `line`, and the columns of `PLACE`. Blank ones are no rows.
-
-    Where a line is not text in this encoding, its `PROBLEM` says so.
+def lines_in(data: bytes, encoding: str = "utf-8", *, begin: int = 0, first: int = 0) -> pa.Table:
+    """Whole lines as `read_lines` gives them.
 
     Args:
         data: the lines.
-        encoding: of the lines.
+        encoding: of the text.
         begin: the offset of the first in the file.
         first: how many lines stand between that offset and the first of them.
     """
@@ -130,11 +131,6 @@ def read_fields(block: Block, layout: Layout) -> pa.Table:
     A row whose `PROBLEM` is not null holds nulls in its fields. Blank lines are no rows.
     """
     return split_lines(read_lines(block, layout.encoding), layout)
-
-
-def fields_in(data: bytes, layout: Layout, *, begin: int = 0, first: int = 0) -> pa.Table:
-    """Whole lines as `read_fields` gives them; see `lines_in`."""
-    return split_lines(lines_in(data, layout.encoding, begin=begin, first=first), layout)
 
 
 def mark(table: pa.Table, bad: pa.Array | pa.ChunkedArray, message: str, column: str) -> pa.Table:
