@@ -218,7 +218,8 @@ def write_split(run: Run, parts: Parts, history: str, split: str, folder: Path) 
     rows = pa.concat_tables([read_folder(scratch / part) for part in chosen])
     places = np.concatenate([np.load(scratch / f"places/{part}.npy") for part in chosen], axis=1)
     labeled = all(run.stages.facts[f"read/{part}"].labeled[part] for part in chosen)
-    data = _impressions(rows, places, labeled=labeled)
+    ids, kept_ids = _ids(rows["impression"])
+    data = _impressions(rows, ids, places, labeled=labeled)
     if parts.shares:
         periods = temporal_split(data.time, list(parts.shares))
         data = data.take(periods[SPLITS.index(split)])
@@ -226,7 +227,9 @@ def write_split(run: Run, parts: Parts, history: str, split: str, folder: Path) 
         early, late = temporal_split(data.time, [1 - parts.tail, parts.tail])
         data = data.take(early if split == "train" else late)
     facts = write_interactions(folder, run.engine, split, data)
-    return facts.model_copy(update={"protocol": parts.describe(history)})
+    given = len(data.id) if (rows["impression"].null_count < len(rows)) else 0
+    anew = {f"impression_ids_numbered_anew/{split}": given} if given and not kept_ids else {}
+    return facts.model_copy(update={"dropped": anew, "protocol": parts.describe(history)})
 
 
 def numbered(
@@ -249,12 +252,6 @@ def split_words(column: pa.ChunkedArray, separator: str = " ") -> tuple[Int64, p
     return keep(offsets, some.to_numpy(zero_copy_only=False)), parts.values.filter(some)
 
 
-def untitled(titles: pa.Array) -> dict[str, int]:
-    """How many items have no main text, for `dropped`: they are kept with an empty one."""
-    count = sum_of(pc.equal(titles, ""))
-    return {"items_without_a_title": count} if count else {}
-
-
 def joined(parts: list[Facts]) -> Facts:
     """The facts of several tables of one stage."""
     fields = ("counts", "dropped", "hashes")
@@ -264,11 +261,13 @@ def joined(parts: list[Facts]) -> Facts:
     return Facts(**merged, user_attributes=[n for one in parts for n in one.user_attributes])
 
 
-def _impressions(rows: pa.Table, places: NDArray[np.int32], *, labeled: bool) -> Impressions:
+def _impressions(
+    rows: pa.Table, ids: Int64, places: NDArray[np.int32], *, labeled: bool
+) -> Impressions:
     offsets, items = flat(rows["items"], np.int32)
     _, labels = flat(rows["labels"], np.int8)
     return Impressions(
-        id=_ids(rows["impression"]),
+        id=ids,
         history=places[0],
         end=places[1],
         time=rows["time"].to_numpy(),
@@ -279,15 +278,15 @@ def _impressions(rows: pa.Table, places: NDArray[np.int32], *, labeled: bool) ->
     )
 
 
-def _ids(column: pa.ChunkedArray) -> Int64:
+def _ids(column: pa.ChunkedArray) -> tuple[Int64, bool]:
     """Impression ids as they stand where they are distinct integers; else rows are numbered."""
-    numbered_rows = np.arange(1, len(column) + 1, dtype=np.int64)
+    rows = np.arange(1, len(column) + 1, dtype=np.int64)
     if not pt.is_integer(column.type):
         integers = pc.all(pc.match_substring_regex(column, r"^\d{1,18}$")).as_py()
         if not integers or column.null_count:
-            return numbered_rows
+            return rows, False
     ids: Int64 = column.cast(pa.int64()).to_numpy()
-    return ids if len(np.unique(ids)) == len(ids) else numbered_rows
+    return (ids, True) if len(np.unique(ids)) == len(ids) else (rows, False)
 
 
 def sum_of(column: Any) -> int:

@@ -173,6 +173,16 @@ def test_validation_is_left_unread_beside_a_test_set_and_a_tail(tmp_path, home):
     assert made.manifest.counts["impressions/valid"] == 28
 
 
+def test_the_test_set_has_articles_of_its_own(tmp_path, home):
+    write_with_test(tmp_path / "raw", world())
+    change(tmp_path / "raw/articles.parquet", ARTICLES, lambda rows: rows[:-4])
+    options = {"test": "ebnerd_testset/test", "valid": "validation"}
+    assert prepared(tmp_path, "ebnerd", options=options).manifest.counts["raw/items"] == 30
+    (tmp_path / "raw/ebnerd_testset/articles.parquet").unlink()
+    with pytest.raises(InputError, match=r"ebnerd_testset/articles\.parquet: no such file"):
+        prepared(tmp_path, "ebnerd", options=options)
+
+
 def test_articles_that_are_not_there(tmp_path, home, raw):
     known = prepared(tmp_path, "ebnerd")
     (raw / "articles.parquet").unlink()
@@ -224,10 +234,13 @@ def test_row_groups_do_not_matter(tmp_path, home, raw, monkeypatch, huge):
 
 BAD = {
     "no user": (BEHAVIORS, "train/behaviors", {"user_id": None}, "the user_id is missing"),
+    "no number": (BEHAVIORS, "train/behaviors", {"impression_id": None}, "impression_id is"),
+    "no clicks": (BEHAVIORS, "train/behaviors", {"article_ids_clicked": None}, "clicked are"),
     "no time": (BEHAVIORS, "train/behaviors", {"impression_time": None}, "time is missing"),
     "before 1970": (BEHAVIORS, "train/behaviors", {"impression_time": np.datetime64(
         "1960-01-01T00:00:00", "us").astype(object)}, "before 1970"),
-    "nothing in view": (BEHAVIORS, "train/behaviors", {"article_ids_inview": None}, "no article"),
+    "nothing in view": (BEHAVIORS, "train/behaviors", {"article_ids_inview": []}, "no article"),
+    "no view": (BEHAVIORS, "train/behaviors", {"article_ids_inview": None}, "inview are missing"),
     "an empty id": (BEHAVIORS, "train/behaviors", {"article_ids_inview": [1001, None]}, "empty id"),
     "lists of different lengths": (HISTORY, "train/history", {"article_id_fixed": [1001] * 99},
                                    "another number of article_id_fixed"),

@@ -21,12 +21,21 @@ from legoray.data.impressions import (
     numbered,
     parts_of,
     split_words,
-    untitled,
     write_given_histories,
     write_part,
     write_split,
 )
-from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
+from legoray.data.lines import (
+    BLOCK,
+    LINE,
+    PLACE,
+    Block,
+    Layout,
+    blocks_of,
+    line_number,
+    mark,
+    read_fields,
+)
 from legoray.data.processors.base import Processor, Run, Sources, as_array
 from legoray.data.processors.xmind import title_source, translated
 from legoray.data.stages import Facts
@@ -127,12 +136,25 @@ class Mind(Processor):
         other = Facts()
         if self.options.titles:
             files = {part: run.sources[f"titles/{part}"] for part in self.parts}
-            news, other = translated(run, news, files, self.options.untranslated)
+            missing = self.options.untranslated
+            news, other = translated(run, news, files, missing, partial(self._place_of, run))
         columns = {name: as_array(news[name]) for name in ATTRIBUTES}
         facts = write_items(folder, run.engine, as_array(news["id"]), columns)
         counts |= {"raw/items": len(news)} | other.counts | facts.counts
-        dropped = other.dropped | untitled(columns["title"]) | run.bad_rows.drain()
+        dropped = other.dropped | run.bad_rows.drain()
         return facts.model_copy(update={"counts": counts, "dropped": dropped})
+
+    def _place_of(self, run: Run, key: str) -> str:
+        """Where a news of this id stands."""
+        for part in self.parts:
+            path = run.sources[f"news/{part}"]
+            for block in blocks_of(path):
+                rows = read_fields(block, NEWS)
+                at = pc.index(rows["id"], key).as_py()
+                if at >= 0:
+                    line = line_number(path, rows[BLOCK][at].as_py(), rows[LINE][at].as_py())
+                    return f"{path}:{line}"
+        return key
 
     def _behaviors(self, run: Run, part: str, folder: Path) -> Facts:
         path = run.sources[f"behaviors/{part}"]
