@@ -287,6 +287,10 @@ DAMAGED = {
             ["impression", *BEHAVIORS.names[1:]]), p),
         "has no column 'impression_id'",
     ),
+    "no clicks": (
+        lambda p: pq.write_table(pq.read_table(p).drop_columns(["article_ids_clicked"]), p),
+        "has no column 'article_ids_clicked'",
+    ),
     "another type": (
         lambda p: pq.write_table(pq.read_table(p).set_column(
             2, "impression_time", pa.array(["now"] * pq.read_metadata(p).num_rows)), p),

@@ -152,10 +152,7 @@ class Ebnerd(Processor):
     def _behaviors(self, run: Run, part: str, folder: Path) -> Facts:
         path = run.sources[f"behaviors/{part}"]
         labeled = part != "test"
-        wanted = {
-            name: kind for name, kind in LOG_COLUMNS.items() if labeled or "click" not in name
-        }
-        check_columns(path, wanted)
+        check_columns(path, LOG_COLUMNS | (LABELS if labeled else ASIDE))
         parse = partial(parse_behaviors, keys=_item_ids(run), labeled=labeled)
         columns = [*LOG_COLUMNS, *LABELS, *ASIDE, *PROFILE]
         rows = read_rows(run.engine, path, columns, parse)
