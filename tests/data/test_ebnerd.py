@@ -128,12 +128,12 @@ def test_a_history_ends_strictly_before_the_impression(tmp_path, home, raw):
 def test_clicks_that_were_not_in_view_and_articles_that_are_not_described(tmp_path, home, raw):
     def edit(rows):
         rows[0] |= {"article_ids_inview": [1001, 1002, 9_999], "article_ids_clicked": [1002, 1003]}
-        rows[1] |= {"article_ids_inview": [9_999, 9_998], "article_ids_clicked": [9_998]}
+        rows[1] |= {"article_ids_inview": [9_999, 9_998], "article_ids_clicked": [9_998, 9_997]}
         return rows
 
     change(raw / "train/behaviors.parquet", BEHAVIORS, edit)
     dropped = prepared(tmp_path, "ebnerd").manifest.dropped
-    assert dropped["clicks_outside_the_view/train"] == 1
+    assert dropped["clicks_outside_the_view/train"] == 2
     assert dropped["unknown_news_in_candidates/train"] == 3
     assert dropped["impressions_without_candidates/train"] == 1
     made = prepared(tmp_path, "ebnerd")

@@ -221,7 +221,7 @@ def _ids_in_the_logs(run: Run, parts: tuple[str, ...]) -> pa.Array:
             path = run.sources[f"{name}/{part}"]
             kinds = LOG_COLUMNS if name == "behaviors" else HISTORY_COLUMNS
             lists = [column for column, (accept, _) in kinds.items() if accept is is_id_list]
-            check_columns(path, {column: kinds[column] for column in lists[:1]})
+            check_columns(path, {column: kinds[column] for column in lists})
             for table in read_rows(run.engine, path, lists, parse_ids):
                 found = np.union1d(found, table["id"].to_numpy())
     if not len(found):

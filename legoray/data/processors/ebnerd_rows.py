@@ -71,12 +71,12 @@ def parse_behaviors(rows: pa.Table, keys: pa.Array, *, labeled: bool) -> pa.Tabl
     rows = mark(rows, number.is_null(), "the impression_id is missing", "user")
     rows, offsets, values = _filled(rows, "article_ids_inview")
     rows = mark(rows, pa.array(np.diff(offsets) == 0), "no article was in view", "user")
-    items, unknown, _ = numbered(offsets, values, keys)
-    labels = np.zeros(len(items.values), np.int8)
+    items, unknown, known = numbered(offsets, values, keys)
+    labels = np.zeros(len(values), np.int8)
     again = outside = np.zeros(len(rows), np.int64)
     if labeled:
-        rows, *clicked = _filled(rows, "article_ids_clicked")
-        labels, again, outside = _labels(items, clicked[0], clicked[1], keys)
+        rows, of_clicks, clicks = _filled(rows, "article_ids_clicked")
+        labels, again, outside = _labels(offsets, values, of_clicks, clicks)
     beyond = pa.array(np.zeros(len(rows), bool))
     if "is_beyond_accuracy" in rows.column_names:
         beyond = pc.fill_null(rows["is_beyond_accuracy"], False)
@@ -85,7 +85,7 @@ def parse_behaviors(rows: pa.Table, keys: pa.Array, *, labeled: bool) -> pa.Tabl
         "user": rows["user"],
         "time": rows["time"],
         "items": items,
-        "labels": pa.ListArray.from_arrays(items.offsets, labels),
+        "labels": pa.ListArray.from_arrays(items.offsets, labels[known]),
         "unknown_history": pa.array(np.zeros(len(rows), np.int64)),
         "unknown_candidates": unknown,
         "again": pa.array(again),
@@ -190,22 +190,21 @@ def _checked(rows: pa.Table, time: str) -> pa.Table:
 
 
 def _labels(
-    items: pa.ListArray, offsets: Int64, clicked: pa.Array, keys: pa.Array
+    offsets: Int64, shown: pa.Array, of_clicks: Int64, clicks: pa.Array
 ) -> tuple[NDArray[np.int8], NDArray[Any], NDArray[Any]]:
-    """Which items were clicked; per row how many clicks were repeated, and how many not in view."""
-    stride = len(keys) + 1
-    number = pc.fill_null(pc.index_in(clicked, value_set=keys), -1).to_numpy() + 1
-    known = number > 0
-    clicks = rows_of(offsets)[known] * stride + number[known]
-    distinct = np.unique(clicks)
-    owner = rows_of(items.offsets.to_numpy().astype(np.int64))
-    shown = owner * stride + items.values.to_numpy()
-    rows = len(items)
-    again = np.bincount(clicks // stride, minlength=rows) - np.bincount(
-        distinct // stride, minlength=rows
+    """Which of the ids in view were clicked; per row how many clicks were repeated, or outside."""
+    rows = len(offsets) - 1
+    ids = pc.fill_null(pa.concat_arrays([shown, clicks]), -1).to_numpy(zero_copy_only=False)
+    distinct, number = np.unique(ids, return_inverse=True)
+    stride = max(len(distinct), 1)
+    code = np.concatenate([rows_of(offsets), rows_of(of_clicks)]) * stride + number
+    seen, clicked = code[: len(shown)], code[len(shown) :]
+    once = np.unique(clicked)
+    again = np.bincount(clicked // stride, minlength=rows) - np.bincount(
+        once // stride, minlength=rows
     )
-    outside = np.bincount(np.setdiff1d(distinct, shown) // stride, minlength=rows)
-    return np.isin(shown, distinct).astype(np.int8), again, outside
+    outside = np.bincount(np.setdiff1d(once, seen) // stride, minlength=rows)
+    return np.isin(seen, once).astype(np.int8), again, outside
 
 
 def _profile(rows: pa.Table) -> dict[str, pa.ChunkedArray | pa.Array]:
