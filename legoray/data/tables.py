@@ -1,10 +1,13 @@
-"""Normalized tables, written: each function writes one table's shards and tells its facts."""
+"""Normalized tables, written: each function writes one table's shards and tells its facts.
+
+What has as many rows as candidates or history items may come in pieces: a piece is all that is held
+in memory, and shards and fingerprints are the same whatever the pieces.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +17,15 @@ from numpy.typing import NDArray
 
 from legoray.data.corpus import Int32, Int64
 from legoray.data.engine import Engine
-from legoray.data.fingerprint import hash_columns
+from legoray.data.fingerprint import ColumnsHash
 from legoray.data.protocol import Sampled
 from legoray.data.ragged import expand, list_array, offsets_of, rows_of
 from legoray.data.schema import HISTORIES, INTERACTIONS, items_schema, users_schema
+from legoray.data.shards import Lists, in_pieces, shards
 from legoray.data.stages import Facts
 
 SHARD_ROWS = 1 << 20
+SHARD_BYTES = 128 << 20  # of texts in memory, before they are compressed
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,24 @@ class Impressions:
     label: NDArray[np.int8]  # [R]
     labeled: bool = True
 
-    def canonical(self) -> Impressions:
-        """The same impressions in order of their ids, clicks first in each, else as they stood."""
+    def pieces(self) -> Iterator[Impressions]:
+        """The same impressions in order of their ids, some at a time."""
         order = np.argsort(self.id, kind="stable")
-        chosen = self.take(order)
-        rows = np.lexsort((-chosen.label, rows_of(chosen.offsets)))
-        return replace(chosen, item=chosen.item[rows], label=chosen.label[rows])
+        for which in in_pieces(order, np.diff(self.offsets)):
+            yield self.take(which)
+
+    def clicks_first(self) -> Impressions:
+        """The same impressions with clicks first in each, else as they stood."""
+        clicked = self.label > 0
+        before = offsets_of(clicked)
+        start, end = self.offsets[:-1], self.offsets[1:]
+        row, at = rows_of(self.offsets), np.arange(len(clicked))
+        clicks = before[:-1] - before[start][row]  # of the impression, before each row
+        others = at - start[row] - clicks + (before[end] - before[start])[row]
+        place = start[row] + np.where(clicked, clicks, others)
+        item, label = np.empty_like(self.item), np.empty_like(self.label)
+        item[place], label[place] = self.item, self.label
+        return replace(self, item=item, label=label)
 
     def take(self, which: NDArray[np.int64]) -> Impressions:
         """Some impressions, by their positions."""
@@ -84,16 +101,22 @@ def clicks_with_negatives(
 def write_items(
     folder: Path, engine: Engine, keys: pa.Array, attributes: Mapping[str, pa.Array]
 ) -> Facts:
-    """Write `items`; row i of the input becomes item i + 1."""
-    columns = {"key": keys, **attributes}
-    table = pa.table(
-        {"item_id": pa.array(np.arange(1, len(keys) + 1, dtype=np.int32)), **columns}
-    ).cast(items_schema(list(attributes)))
-    engine.write(_slices(table), folder / "items")
+    """Write `items`; row i of the input becomes item i + 1. Attributes are texts without nulls."""
+    table = pa.table({"key": keys, **attributes})
+    return write_item_pieces(folder, engine, [table], list(attributes))
+
+
+def write_item_pieces(
+    folder: Path, engine: Engine, pieces: Iterable[pa.Table], attributes: list[str]
+) -> Facts:
+    """Write `items` from tables of `key` and the attributes that follow one another."""
+    schema = items_schema(attributes)
+    written = _Numbered(schema, first=1)
+    engine.write(written.shards(pieces), folder / "items")
     return Facts(
-        counts={"items": len(keys)},
-        attributes=list(attributes),
-        hashes={"items": hash_columns({name: table[name] for name in columns})},
+        counts={"items": written.count},
+        attributes=attributes,
+        hashes={"items": written.content.hexdigest()},
     )
 
 
@@ -101,43 +124,159 @@ def write_users(
     folder: Path, engine: Engine, keys: pa.Array, attributes: Mapping[str, pa.Array] | None = None
 ) -> Facts:
     """Write `users`; row i of the input becomes user i. Attributes are texts without nulls."""
-    columns = {"key": keys, **(attributes or {})}
-    numbers = pa.array(np.arange(len(keys), dtype=np.int32))
-    table = pa.table({"user": numbers, **columns}).cast(users_schema(list(attributes or {})))
-    engine.write(_slices(table), folder / "users")
+    names = list(attributes or {})
+    written = _Numbered(users_schema(names), first=0)
+    table = pa.table({"key": keys, **(attributes or {})})
+    engine.write(written.shards([table]), folder / "users")
     return Facts(
-        counts={"users": len(keys)},
-        user_attributes=list(attributes or {}),
-        hashes={"users": hash_columns({name: table[name] for name in columns})},
+        counts={"users": written.count},
+        user_attributes=names,
+        hashes={"users": written.content.hexdigest()},
     )
+
+
+@dataclass
+class _Numbered:
+    """Rows with a key, as they are numbered, hashed and cut into shards."""
+
+    schema: pa.Schema
+    first: int
+    count: int = 0
+    content: ColumnsHash = field(default_factory=ColumnsHash)
+
+    def shards(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for piece in pieces:
+            rows = min(SHARD_ROWS, max(len(piece) * SHARD_BYTES // max(piece.nbytes, 1), 1))
+            for start in range(0, len(piece), rows):
+                yield self._shard(piece.slice(start, rows))
+        if not self.count:
+            yield self._shard(self.schema.empty_table().drop_columns([self.schema.names[0]]))
+
+    def _shard(self, piece: pa.Table) -> pa.Table:
+        begin = self.first + self.count
+        numbers = pa.array(np.arange(begin, begin + len(piece), dtype=np.int32))
+        table = piece.add_column(0, self.schema.names[0], numbers).cast(self.schema)
+        self.count += len(piece)
+        self.content.add({name: table[name] for name in self.schema.names[1:]})
+        return table
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Some histories that follow one another."""
+
+    user: Int32  # [H]
+    offsets: Int64  # [H + 1]
+    items: Int32  # [T]
+
+    def pieces(self) -> Iterator[Histories]:
+        """The same histories, some at a time."""
+        for which in in_pieces(np.arange(len(self.user)), np.diff(self.offsets)):
+            start, end = (int(which[0]), int(which[-1]) + 1) if len(which) else (0, 0)
+            rows = slice(self.offsets[start], self.offsets[end])
+            yield Histories(self.user[start:end], self.offsets[start : end + 1], self.items[rows])
 
 
 def write_histories(
     folder: Path, engine: Engine, user: Int32, offsets: Int64, items: Int32
 ) -> Facts:
     """Write `histories`; list i of the input becomes history i."""
-    engine.write(_history_shards(user, offsets, items), folder / "histories")
+    return write_history_pieces(folder, engine, Histories(user, offsets, items).pieces())
+
+
+def write_history_pieces(folder: Path, engine: Engine, pieces: Iterable[Histories]) -> Facts:
+    """Write `histories` from pieces that follow one another."""
+    written = _WrittenHistories()
+    engine.write(shards(written.lists(pieces), SHARD_ROWS, HISTORIES), folder / "histories")
     return Facts(
-        counts={"histories": len(user), "history_items": len(items)},
-        hashes={"histories": hash_columns({"user": user, "offsets": offsets, "items": items})},
+        counts={"histories": written.count, "history_items": written.items},
+        hashes={"histories": written.content.hexdigest()},
     )
 
 
-def write_interactions(folder: Path, engine: Engine, split: str, data: Impressions) -> Facts:
-    """Write `interactions/<split>`, sorted by impression and clicks first."""
-    data = data.canonical()
-    engine.write(_interaction_shards(data), folder / "interactions" / split)
-    counts = {
-        f"impressions/{split}": len(data.id),
-        f"rows/{split}": len(data.item),
-        f"clicks/{split}": int(data.label.sum()),
-    }
-    fields = ("id", "history", "end", "time", "offsets", "item", "label")
+@dataclass
+class _WrittenHistories:
+    """Histories, as they are numbered, hashed and made into tables."""
+
+    count: int = 0
+    items: int = 0
+    content: ColumnsHash = field(default_factory=ColumnsHash)
+
+    def lists(self, pieces: Iterable[Histories]) -> Iterator[Lists]:
+        self.content.add({"offsets": np.zeros(1, np.int64)})
+        for piece in pieces:
+            ends = piece.offsets[1:] - piece.offsets[0] + self.items
+            self.content.add({"user": piece.user, "offsets": ends, "items": piece.items})
+            rows = np.arange(len(piece.user) + 1)
+            numbers = (rows[:-1] + self.count).astype(np.int32)
+            lists = list_array(piece.offsets, piece.items)
+            self.count += len(piece.user)
+            self.items += len(piece.items)
+            yield Lists(pa.table([numbers, piece.user, lists], HISTORIES), piece.offsets, rows)
+
+
+def write_interactions(
+    folder: Path, engine: Engine, split: str, data: Impressions | Iterable[Impressions]
+) -> Facts:
+    """Write `interactions/<split>`, sorted by impression and clicks first.
+
+    Args:
+        folder: of the stage.
+        engine: writes the shards.
+        split: their name.
+        data: all impressions; or pieces of them, at least one, of which none has an id below those
+            of earlier pieces, and which agree in `labeled`.
+    """
+    pieces = data.pieces() if isinstance(data, Impressions) else data
+    written = _WrittenInteractions()
+    target = folder / "interactions" / split
+    engine.write(shards(written.lists(pieces), SHARD_ROWS, INTERACTIONS), target)
     return Facts(
-        counts=counts,
-        labeled={split: data.labeled},
-        hashes={f"interactions/{split}": hash_columns({n: getattr(data, n) for n in fields})},
+        counts={f"{name}/{split}": count for name, count in written.counts.items()},
+        labeled={split: written.labeled},
+        hashes={f"interactions/{split}": written.content.hexdigest()},
     )
+
+
+@dataclass
+class _WrittenInteractions:
+    """Impressions, as they are counted, hashed and made into tables."""
+
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("impressions", "rows", "clicks"), 0)
+    )
+    labeled: bool = True
+    last: int = np.iinfo(np.int64).min  # the greatest id so far
+    content: ColumnsHash = field(default_factory=ColumnsHash)
+
+    def lists(self, pieces: Iterable[Impressions]) -> Iterator[Lists]:
+        self.content.add({"offsets": np.zeros(1, np.int64)})
+        for given in pieces:
+            piece = given.clicks_first()
+            self._check(piece.id)
+            columns = {name: getattr(piece, name) for name in _HASHED}
+            self.content.add({**columns, "offsets": piece.offsets[1:] + self.counts["rows"]})
+            self.counts["impressions"] += len(piece.id)
+            self.counts["rows"] += len(piece.item)
+            self.counts["clicks"] += int(piece.label.sum())
+            self.labeled = piece.labeled
+            yield Lists(_interaction_table(piece), piece.offsets, piece.offsets)
+
+    def _check(self, ids: Int64) -> None:
+        if len(ids):
+            if ids[0] < self.last or (ids[1:] < ids[:-1]).any():
+                raise RuntimeError("pieces of interactions must be in order of their ids")
+            self.last = int(ids[-1])
+
+
+_HASHED = ("id", "history", "end", "time", "item", "label")
+
+
+def _interaction_table(data: Impressions) -> pa.Table:
+    count = np.diff(data.offsets)
+    of_impression = [np.repeat(x, count) for x in (data.id, data.history, data.end, data.time)]
+    columns = [*of_impression[:3], data.item, data.label, of_impression[3]]
+    return pa.table(columns, schema=INTERACTIONS)
 
 
 def read_folder(folder: Path, columns: list[str] | None = None) -> pa.Table:
@@ -145,33 +284,3 @@ def read_folder(folder: Path, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables(
         [pq.read_table(path, columns=columns) for path in sorted(folder.glob("*.parquet"))]
     )
-
-
-def _slices(table: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, max(len(table), 1), SHARD_ROWS):
-        yield table.slice(start, SHARD_ROWS)
-
-
-def _cuts(offsets: Int64) -> list[int]:
-    """Lists at which to begin a new shard, so that none exceeds SHARD_ROWS by more than a list."""
-    total = int(offsets[-1])
-    at = np.searchsorted(offsets, np.arange(0, total, SHARD_ROWS))
-    return [*np.unique(np.minimum(np.append(0, at), len(offsets) - 1)).tolist(), len(offsets) - 1]
-
-
-def _history_shards(user: Int32, offsets: Int64, items: Int32) -> Iterator[pa.Table]:
-    cuts = _cuts(offsets)
-    for a, b in pairwise(cuts):
-        lists = list_array(offsets[a : b + 1], items[offsets[a] : offsets[b]])
-        numbers = np.arange(a, b, dtype=np.int32)
-        yield pa.table([numbers, user[a:b], lists], schema=HISTORIES)
-
-
-def _interaction_shards(data: Impressions) -> Iterator[pa.Table]:
-    cuts = _cuts(data.offsets)
-    for a, b in pairwise(cuts):
-        rows = slice(data.offsets[a], data.offsets[b])
-        count = np.diff(data.offsets[a : b + 1])
-        repeated = [np.repeat(x[a:b], count) for x in (data.id, data.history, data.end)]
-        columns = [*repeated, data.item[rows], data.label[rows], np.repeat(data.time[a:b], count)]
-        yield pa.table(columns, schema=INTERACTIONS)
