@@ -28,17 +28,17 @@ class Lists:
     rows: Int64  # [L + 1] where each list's rows begin
 
 
-def in_pieces(which: Int64, length: NDArray[Any], size: int = 0) -> Iterator[Int64]:
-    """Numbers of lists in pieces of about `size` elements (`PIECE` where not given); at least one.
+def cuts(length: NDArray[Any], size: int = 0) -> list[tuple[int, int]]:
+    """Where to cut lists so that no piece exceeds `size` elements by a list or more; at least one.
 
     Args:
-        which: `[N]` the numbers, in any order.
-        length: `[L]` of all lists.
-        size: of a piece, which may exceed it by less than a list.
+        length: `[L]` of the lists.
+        size: of a piece; `PIECE` where not given.
     """
-    offsets = offsets_of(length[which])
-    for start, end in pairwise(_cuts(offsets, size or PIECE)):
-        yield which[start:end]
+    offsets = offsets_of(length)
+    step, last = size or PIECE, len(length)
+    at = np.searchsorted(offsets, np.arange(step, int(offsets[-1]), step))
+    return list(pairwise([0, *np.unique(at[at < last]).tolist(), last]))
 
 
 def shards(pieces: Iterable[Lists], size: int, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -64,10 +64,3 @@ def shards(pieces: Iterable[Lists], size: int, schema: pa.Schema) -> Iterator[pa
 
 def _between(piece: Lists, start: int, end: int) -> pa.Table:
     return piece.table.slice(piece.rows[start], piece.rows[end] - piece.rows[start])
-
-
-def _cuts(offsets: Int64, size: int) -> list[int]:
-    """Lists at which to begin anew, so that nothing exceeds `size` by a list or more."""
-    at = np.searchsorted(offsets, np.arange(0, int(offsets[-1]), size))
-    last = len(offsets) - 1
-    return [0, *[cut for cut in np.unique(at).tolist() if 0 < cut < last], last]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +23,12 @@ from legoray.data.fingerprint import ColumnsHash
 from legoray.data.protocol import Sampled
 from legoray.data.ragged import expand, list_array, offsets_of, rows_of
 from legoray.data.schema import HISTORIES, INTERACTIONS, items_schema, users_schema
-from legoray.data.shards import Lists, in_pieces, shards
+from legoray.data.shards import Lists, cuts, shards
 from legoray.data.stages import Facts
 
 SHARD_ROWS = 1 << 20
-SHARD_BYTES = 128 << 20  # of texts in memory, before they are compressed
+SHARD_BYTES = 64 << 20  # of texts in memory, before they are compressed
+BATCH = 1 << 16  # rows of texts that are read at a time
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,36 @@ class Impressions:
 
     def pieces(self) -> Iterator[Impressions]:
         """The same impressions in order of their ids, some at a time."""
+        length = np.diff(self.offsets)
+        if (self.id[1:] >= self.id[:-1]).all():
+            for start, end in cuts(length):
+                yield self._between(start, end)
+            return
         order = np.argsort(self.id, kind="stable")
-        for which in in_pieces(order, np.diff(self.offsets)):
-            yield self.take(which)
+        for start, end in cuts(length[order]):
+            yield self.take(order[start:end])
+
+    def _between(self, start: int, end: int) -> Impressions:
+        rows = slice(self.offsets[start], self.offsets[end])
+        return Impressions(
+            id=self.id[start:end],
+            history=self.history[start:end],
+            end=self.end[start:end],
+            time=self.time[start:end],
+            offsets=self.offsets[start : end + 1] - self.offsets[start],
+            item=self.item[rows],
+            label=self.label[rows],
+            labeled=self.labeled,
+        )
 
     def clicks_first(self) -> Impressions:
         """The same impressions with clicks first in each, else as they stood."""
         clicked = self.label > 0
+        rising = clicked[1:] > clicked[:-1]
+        inner = self.offsets[(self.offsets > 0) & (self.offsets < len(clicked))]
+        rising[inner - 1] = False
+        if not rising.any():
+            return self
         before = offsets_of(clicked)
         start, end = self.offsets[:-1], self.offsets[1:]
         row, at = rows_of(self.offsets), np.arange(len(clicked))
@@ -103,16 +129,15 @@ def write_items(
 ) -> Facts:
     """Write `items`; row i of the input becomes item i + 1. Attributes are texts without nulls."""
     table = pa.table({"key": keys, **attributes})
-    return write_item_pieces(folder, engine, [table], list(attributes))
+    return write_item_pieces(folder, engine, [table])
 
 
-def write_item_pieces(
-    folder: Path, engine: Engine, pieces: Iterable[pa.Table], attributes: list[str]
-) -> Facts:
-    """Write `items` from tables of `key` and the attributes that follow one another."""
-    schema = items_schema(attributes)
-    written = _Numbered(schema, first=1)
-    engine.write(written.shards(pieces), folder / "items")
+def write_item_pieces(folder: Path, engine: Engine, pieces: Iterable[pa.Table]) -> Facts:
+    """Write `items` from tables of `key` and attributes that follow one another, at least one."""
+    first, rest = _peeked(pieces)
+    attributes = [name for name in first.column_names if name != "key"]
+    written = _Numbered(items_schema(attributes), first=1)
+    engine.write(written.shards(rest), folder / "items")
     return Facts(
         counts={"items": written.count},
         attributes=attributes,
@@ -145,20 +170,43 @@ class _Numbered:
     content: ColumnsHash = field(default_factory=ColumnsHash)
 
     def shards(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Tables of at most SHARD_ROWS rows, and of about SHARD_BYTES of texts at most."""
+        waiting = [self.schema.empty_table().select(self.schema.names[1:])]
         for piece in pieces:
-            rows = min(SHARD_ROWS, max(len(piece) * SHARD_BYTES // max(piece.nbytes, 1), 1))
-            for start in range(0, len(piece), rows):
-                yield self._shard(piece.slice(start, rows))
-        if not self.count:
-            yield self._shard(self.schema.empty_table().drop_columns([self.schema.names[0]]))
+            for part in _sized(piece.select(self.schema.names[1:])):
+                if len(waiting) > 1 and _too_much([*waiting, part]):
+                    yield self._shard(waiting)
+                    waiting = []
+                waiting.append(part)
+        yield self._shard(waiting)
 
-    def _shard(self, piece: pa.Table) -> pa.Table:
+    def _shard(self, pieces: list[pa.Table]) -> pa.Table:
+        schema = pa.schema([self.schema.field(name) for name in self.schema.names[1:]])
+        piece = pa.concat_tables([piece.cast(schema) for piece in pieces])
         begin = self.first + self.count
         numbers = pa.array(np.arange(begin, begin + len(piece), dtype=np.int32))
-        table = piece.add_column(0, self.schema.names[0], numbers).cast(self.schema)
         self.count += len(piece)
-        self.content.add({name: table[name] for name in self.schema.names[1:]})
-        return table
+        self.content.add({name: piece[name] for name in piece.column_names})
+        return piece.add_column(0, self.schema.field(0), numbers)
+
+
+def _too_much(parts: list[pa.Table]) -> bool:
+    """Whether these are more than a shard takes."""
+    rows, size = sum(len(part) for part in parts), sum(part.nbytes for part in parts)
+    return rows > SHARD_ROWS or size > SHARD_BYTES
+
+
+def _sized(table: pa.Table) -> Iterator[pa.Table]:
+    """A table in parts that fit into a shard."""
+    rows = min(SHARD_ROWS, max(len(table) * SHARD_BYTES // max(table.nbytes, 1), 1))
+    return (table.slice(start, rows) for start in range(0, len(table), rows))
+
+
+def _peeked(pieces: Iterable[pa.Table]) -> tuple[pa.Table, Iterator[pa.Table]]:
+    """The first piece, and all of them."""
+    every = iter(pieces)
+    first = next(every)
+    return first, chain([first], every)
 
 
 @dataclass(frozen=True)
@@ -171,8 +219,7 @@ class Histories:
 
     def pieces(self) -> Iterator[Histories]:
         """The same histories, some at a time."""
-        for which in in_pieces(np.arange(len(self.user)), np.diff(self.offsets)):
-            start, end = (int(which[0]), int(which[-1]) + 1) if len(which) else (0, 0)
+        for start, end in cuts(np.diff(self.offsets)):
             rows = slice(self.offsets[start], self.offsets[end])
             yield Histories(self.user[start:end], self.offsets[start : end + 1], self.items[rows])
 
@@ -227,7 +274,7 @@ def write_interactions(
         data: all impressions; or pieces of them, at least one, of which none has an id below those
             of earlier pieces, and which agree in `labeled`.
     """
-    pieces = data.pieces() if isinstance(data, Impressions) else data
+    pieces = [data] if isinstance(data, Impressions) else data
     written = _WrittenInteractions()
     target = folder / "interactions" / split
     engine.write(shards(written.lists(pieces), SHARD_ROWS, INTERACTIONS), target)
@@ -251,8 +298,7 @@ class _WrittenInteractions:
 
     def lists(self, pieces: Iterable[Impressions]) -> Iterator[Lists]:
         self.content.add({"offsets": np.zeros(1, np.int64)})
-        for given in pieces:
-            piece = given.clicks_first()
+        for piece in (part.clicks_first() for given in pieces for part in given.pieces()):
             self._check(piece.id)
             columns = {name: getattr(piece, name) for name in _HASHED}
             self.content.add({**columns, "offsets": piece.offsets[1:] + self.counts["rows"]})
@@ -284,3 +330,19 @@ def read_folder(folder: Path, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables(
         [pq.read_table(path, columns=columns) for path in sorted(folder.glob("*.parquet"))]
     )
+
+
+def count_rows(folder: Path) -> int:
+    """How many rows the shards of a folder have."""
+    return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+
+
+def take_rows(folder: Path, which: NDArray[Any]) -> Iterator[pa.Table]:
+    """Some rows of the shards of a folder in pieces, at least one; `which` rises."""
+    begin = 0
+    for path in sorted(folder.glob("*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(BATCH):
+            start, end = np.searchsorted(which, [begin, begin + len(batch)])
+            taken = pa.array(which[start:end] - begin)
+            yield pa.Table.from_batches([batch]).take(taken)
+            begin += len(batch)
