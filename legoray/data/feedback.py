@@ -159,7 +159,10 @@ def count_within(marked: NDArray[np.bool_], user: Int32) -> Int32:
         marked: `[E]`.
         user: `[E]` sorted.
     """
-    total = np.concatenate([[0], np.cumsum(marked)])
-    new = np.flatnonzero(np.diff(user, prepend=-1))
-    before = np.repeat(total[new], np.diff(np.append(new, len(user))))
-    return (total[1:] - before).astype(np.int32)
+    total = np.zeros(len(marked) + 1, np.int32)
+    np.cumsum(marked, out=total[1:])
+    new = np.ones(len(user), bool)
+    np.not_equal(user[1:], user[:-1], out=new[1:])
+    first = np.flatnonzero(new)
+    before = np.repeat(total[first], np.diff(np.append(first, len(user))))
+    return np.subtract(total[1:], before, out=before)

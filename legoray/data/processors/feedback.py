@@ -151,17 +151,18 @@ class FeedbackProcessor(Processor):
         clicks = distinct.take(clicked)
         items, item_number = dense(self._kept_items(clicks, distinct, described), len(since))
         users, user_number = dense(clicks.user, int(events.user.max()) + 1)
+        del events
         kept = (user_number[distinct.user] >= 0) & (item_number[distinct.item] >= 0)
-        had = distinct.take(kept)
+        had_user = user_number[distinct.user[kept]]
         found = Clicks(
             user=user_number[clicks.user],
             item=item_number[clicks.item] + np.int32(1),
             time=clicks.time,
             users=len(users),
             items=len(items),
-            had_user=user_number[had.user],
-            had_item=item_number[had.item] + np.int32(1),
-            had_place=count_within(clicked[kept], had.user),
+            had_user=had_user,
+            had_item=item_number[distinct.item[kept]] + np.int32(1),
+            had_place=count_within(clicked[kept], had_user),
             since=since[items],
         )
         found.write(folder / "scratch/clicks")
@@ -257,8 +258,8 @@ _COLUMNS = ("user", "item", "time", "value")
 
 
 def _read(path: Path) -> Feedback:
-    table = pq.read_table(path)
-    return Feedback(**{name: table[name].to_numpy() for name in _COLUMNS})
+    # Column by column: what Arrow decodes into is given back before the next one.
+    return Feedback(**{n: pq.read_table(path, columns=[n])[n].to_numpy() for n in _COLUMNS})
 
 
 def _since(events: Feedback, items: int) -> Int64:
