@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import time
 
+import pyarrow.parquet as pq
 import pytest
 from raw_files import dataset, news, prepared, random_mind, write
 
@@ -73,8 +74,6 @@ def rows_of(corpus, split, keys, users):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_row_arrives(tmp_path, home, seed):
-    import pyarrow.parquet as pq
-
     random_mind(tmp_path / "raw", seed)
     made = prepared(tmp_path, "mind")
     corpus = load_corpus(made.tables)
@@ -107,6 +106,11 @@ def test_quirks_are_counted_and_reported(tmp_path, home):
     assert made.manifest.counts["items"] == 4
     assert made.manifest.counts["users"] == 3
     assert made.manifest.counts["histories"] == 4  # U1's of train stands once, though met twice
+    raw_counts = {"items": 4, "items/train": 3, "items/dev": 2, "impressions/train": 4,
+                  "impressions/dev": 1, "users": 3, "users/train": 3, "users/dev": 1}  # fmt: skip
+    assert {f"raw/{what}": count for what, count in raw_counts.items()} == {
+        name: count for name, count in made.manifest.counts.items() if name.startswith("raw/")
+    }
     items = load_items(made.tables)
     assert items["title"][0].as_py() == 'A "bare quote in N1'
     assert items["abstract"].to_pylist() == [""] * 4
@@ -129,6 +133,27 @@ def test_unlabeled_test_part(tmp_path, home):
     assert made.manifest.counts["impressions/train"] == 4
 
 
+def test_splits_by_time(tmp_path, home):
+    random_mind(tmp_path / "raw", 5)
+    made = prepared(tmp_path, "mind", options={"split": {"temporal": "0.5/0.2/0.3"}})
+    parts = load_corpus(made.tables).splits
+    assert parts["train"].time.max() < parts["valid"].time.min()
+    assert parts["valid"].time.max() < parts["test"].time.min()
+    known = set(load_items(made.tables, ["key"])["key"].to_pylist())
+    rows = [row for part in ("train", "dev") for row in read_plainly(tmp_path, part, known)]
+    keys = load_items(made.tables, ["key"])["key"].to_pylist()
+    users = pq.read_table(made.tables / "users")["key"].to_pylist()
+    corpus = load_corpus(made.tables)
+    found = [row[1:] for split in parts for row in rows_of(corpus, split, keys, users)]
+    assert sorted(found) == sorted(row[1:] for row in rows)
+
+
+def test_a_split_by_time_leaves_no_place_for_a_test_part(tmp_path, home):
+    raw(tmp_path)
+    with pytest.raises(InputError, match=r"options.test.*beside `split: temporal`"):
+        prepared(tmp_path, "mind", options={"test": "test", "split": "temporal"})
+
+
 def test_impression_ids_that_are_no_numbers(tmp_path, home):
     raw(tmp_path, train=TRAIN.replace("1\tU1\t11/9", "a-7f\tU1\t11/9"))
     corpus = load_corpus(prepared(tmp_path, "mind").tables)
@@ -148,6 +173,7 @@ def test_byte_order_mark_crlf_and_blank_lines(tmp_path, home):
 BAD = {
     "too few fields": ("5\tU1\t11/9/2019 8:36:57 AM\tN1", "has 4 fields, expected 5"),
     "a date of another kind": ("5\tU1\t2019-11-09\tN1\tN1-1", "the time is '2019-11-09'"),
+    "a time before 1970": ("5\tU1\t11/9/1969 8:36:57 AM\tN1\tN1-1", "the time is '11/9/1969"),
     "hour 13 of a half day": ("5\tU1\t11/9/2019 13:36:57 PM\tN1\tN1-1", "the time is"),
     "no label": ("5\tU1\t11/9/2019 8:36:57 AM\tN1\tN1-1 N2", "'N2' has no label"),
     "label 2": ("5\tU1\t11/9/2019 8:36:57 AM\tN1\tN1-2", "'N1-2' has no label"),

@@ -8,10 +8,12 @@ from legoray.data.processors.base import Processor
 from legoray.errors import InputError, unknown
 
 PROCESSORS = {
+    "ebnerd": "legoray.data.processors.ebnerd:Ebnerd",
     "feedback": "legoray.data.processors.own_feedback:OwnFeedback",
     "mind": "legoray.data.processors.mind:Mind",
     "movielens": "legoray.data.processors.movielens:MovieLens",
     "own": "legoray.data.processors.own:Own",
+    "pens": "legoray.data.processors.pens:Pens",
     "sequences": "legoray.data.processors.sequences:Sequences",
 }
 
