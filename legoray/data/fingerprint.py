@@ -80,7 +80,7 @@ class _Strings:
         self._count = 0
         self._lengths, self._content = hashlib.sha256(), hashlib.sha256()
 
-    def add(self, column: Column) -> None:
+    def add(self, column: Any) -> None:
         self._count += len(column)
         for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
             sizes = pc.binary_length(chunk).to_numpy(zero_copy_only=False)

@@ -45,7 +45,7 @@ def gather(files: Sequence[NumberFile], at: NDArray[np.int64]) -> NDArray[Any]:
     """The numbers at some positions of several files, at least one, as if they were one file."""
     begin = offsets_of(np.array([len(file) for file in files]))
     owner = np.searchsorted(begin, at, side="right") - 1
-    found = np.empty(len(at), files[0].dtype)
+    found: NDArray[Any] = np.empty(len(at), files[0].dtype)
     for number, file in enumerate(files):
         inside = owner == number
         found[inside] = file.gather(at[inside] - begin[number])
