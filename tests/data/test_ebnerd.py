@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import shutil
+from bisect import bisect_left
 from collections import Counter
 from pathlib import Path
 
@@ -28,27 +29,26 @@ def seconds(moment) -> int:
     return calendar.timegm(moment.timetuple())
 
 
-def read_plainly(folder: Path, known: set[str] | None = None):
+def read_plainly(folder: Path):
     """(impression, user, time, history, clicked, others) of a part's rows; plain loops."""
     past = {}
     for row in pq.read_table(folder / "history.parquet").to_pylist():
         pairs = zip(row["impression_time_fixed"], row["article_id_fixed"], strict=True)
-        kept = [(t, i) for t, i in pairs if t is not None and i is not None]
-        past[row["user_id"]] = sorted(kept, key=lambda pair: pair[0])
+        kept = [(seconds(t), str(i)) for t, i in pairs if t is not None and i is not None]
+        kept.sort(key=lambda pair: pair[0])
+        past[row["user_id"]] = [t for t, _ in kept], [i for _, i in kept]
     found = []
     for row in pq.read_table(folder / "behaviors.parquet").to_pylist():
-        now = row["impression_time"].replace(microsecond=0)
-        history = [
-            str(i) for t, i in past.get(row["user_id"], []) if t.replace(microsecond=0) < now
-        ]
-        shown = [str(i) for i in row["article_ids_inview"] if not known or str(i) in known]
+        times, items = past.get(row["user_id"], ([], []))
+        history = items[: bisect_left(times, seconds(row["impression_time"]))]
+        shown = [str(i) for i in row["article_ids_inview"]]
         clicks = {str(i) for i in row["article_ids_clicked"]}
         found.append(
             (
                 row["impression_id"],
                 str(row["user_id"]),
                 seconds(row["impression_time"]),
-                [i for i in history if not known or i in known],
+                history,
                 [i for i in shown if i in clicks],
                 [i for i in shown if i not in clicks],
             )
