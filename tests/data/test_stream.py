@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 from functools import partial
 
 import pyarrow as pa
 import pytest
-from raw_files import write
+from raw_files import prepared, write
+from worlds import world
 
 from legoray.data.badrows import BadRows
 from legoray.data.engine import Engine
@@ -277,10 +279,20 @@ def test_few_blocks_are_in_memory(tmp_path):
 
 
 @pytest.mark.cluster
-def test_ray_gives_the_same(tmp_path):
+def test_ray_gives_the_same(tmp_path, home, monkeypatch):
     from legoray.rayinit import ensure_ray
 
     ensure_ray(num_cpus=2)
+    for name in ("amazon", "steam"):  # what they hand to their tasks pickles
+        family = importlib.import_module(f"raw_{name}")
+        family.write_raw(tmp_path / name / "raw", world())
+        prints = set()
+        for wish in ("never", "always"):
+            monkeypatch.setenv("LEGORAY_RAY_DATA", wish)
+            monkeypatch.setenv("LEGORAY_HOME", str(tmp_path / wish))
+            made = prepared(tmp_path / name, name, options=family.OPTIONS)
+            prints.add(made.manifest.fingerprint)
+        assert len(prints) == 1
     path = write(tmp_path / "x.json.gz", gzip.compress(as_lines([*GOOD * 50, "bad"]).encode()))
     parse = partial(read_records, schema=SCHEMA)
     tables = list(mapped(Engine(distributed=True), parse, text_blocks(path, 1000)))
