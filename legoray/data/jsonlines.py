@@ -49,7 +49,8 @@ def read_records(
     numbers may stand for others and numbers for texts; a text may stand for a number that it
     writes, or for a list of one text. Blank lines are no rows.
 
-    Python literals take a loop over lines: about 20 thousand a second.
+    Python literals take a loop over lines: 36 thousand of 280 bytes a second on one core, where
+    JSON makes 900 thousand on two.
 
     Args:
         block: whole lines.
@@ -91,7 +92,7 @@ def check_keys(path: Path, required: Sequence[str], form: Form = "json") -> None
     first = next(text_blocks(path, 1 << 20))
     lines = islice((line for line in first.data.split(b"\n") if line.strip()), LOOKED_AT)
     rows = [row for row, problem in (_PARSERS[form](line) for line in lines) if not problem]
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+    keys = list(dict.fromkeys(str(key) for row in rows for key in row))
     missing = [name for name in required if name not in keys] if rows else []
     if missing:
         raise InputError(*[_no_key(path, name, keys) for name in missing])

@@ -57,6 +57,12 @@ def text_source(raw: RawFolder, *names: str) -> Path:
     return path
 
 
+def optional_source(raw: RawFolder, name: str) -> Path | None:
+    """The same where a data set need not have the file; one that is still zipped is a problem."""
+    names = [*_spellings(name), *(f"{spelling}.zip" for spelling in _spellings(name))]
+    return text_source(raw, name) if any((raw.path / n).exists() for n in names) else None
+
+
 def text_blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[TextBlock]:
     """The lines of a file in blocks of about `size` bytes, in order.
 

@@ -20,6 +20,7 @@ from legoray.data.lines import BLOCK, LINE, PROBLEM, Layout
 from legoray.data.stream import (
     TextBlock,
     mapped,
+    optional_source,
     read_fields,
     text_blocks,
     text_source,
@@ -242,6 +243,18 @@ def test_sources_by_either_name(tmp_path):
     assert "h.json.gz: no such file (unzip" in told[5]
 
 
+def test_a_source_that_need_not_be_there(tmp_path):
+    raw = RawFolder(tmp_path, "path", "Ask the owner.")
+    assert optional_source(raw, "a.json.gz") is None
+    raw.check()
+    write(tmp_path / "a.json.zip", b"PK")
+    assert optional_source(raw, "a.json.gz") is not None
+    assert "a.json.gz: no such file (unzip" in str(raw.problems[0])
+    assert optional_source(raw, "b.json.gz") is None
+    plain_text = write(tmp_path / "b.json", "x")
+    assert optional_source(raw, "b.json.gz") == plain_text
+
+
 def test_a_file_of_other_keys_is_told_at_once(tmp_path):
     path = write(tmp_path / "x.json", "not json\n" + as_lines([{"users": "a", "stars": 3}] * 3))
     with pytest.raises(InputError) as caught:
@@ -278,6 +291,7 @@ def test_few_blocks_are_in_memory(tmp_path):
     assert window <= 2 * 8  # twice the threads, however many blocks there are
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_ray_gives_the_same(tmp_path, home, monkeypatch):
     from legoray.rayinit import ensure_ray

@@ -26,7 +26,7 @@ from legoray.data.lines import mark
 from legoray.data.processors.base import Run, Sources
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
 from legoray.data.processors.texts import counted_texts, left_out, place_of, shortened
-from legoray.data.stream import Parse, TextBlock, text_source
+from legoray.data.stream import Parse, TextBlock, optional_source, text_source
 
 ATTRIBUTES = ("title", "authors", "description", "year", "language")
 BOOKS = pa.schema(
@@ -89,10 +89,8 @@ class Goodreads(FeedbackProcessor):
             "interactions": text_source(raw, *names),
             "books": text_source(raw, f"goodreads_books{genre}.json.gz"),
         }
-        authors = "goodreads_book_authors.json"
-        if any((raw.path / name).exists() for name in (authors, f"{authors}.gz")):
-            found["authors"] = text_source(raw, authors)
-        return found
+        authors = optional_source(raw, "goodreads_book_authors.json.gz")
+        return found | ({"authors": authors} if authors else {})
 
     def read_items(self, run: Run) -> tuple[pa.Array, Attributes]:
         path = run.sources["books"]

@@ -5,8 +5,8 @@ hours played, but no time of any of them. A review is a click; with `like`, one 
 played so many hours. Users are known by the name they show, as only some rows have an id: this is
 how the published number of users comes about. Reviews have days, not seconds.
 
-The files are Python literals, read by a loop over lines: about 25 thousand reviews per second and
-core.
+The files are Python literals, read by a loop over lines: about 36 thousand reviews per second and
+core, so that all of them take four minutes on one and less by Ray on several.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from legoray.data.lines import mark
 from legoray.data.processors.base import Run, Sources, user_columns
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
 from legoray.data.processors.texts import counted_texts, place_of
-from legoray.data.stream import Parse, TextBlock, text_source
+from legoray.data.stream import Parse, TextBlock, optional_source, text_source
 
 ATTRIBUTES = ("name", "categories", "city", "state")
 BUSINESS = pa.schema([(name, pa.string()) for name in ("business_id", *ATTRIBUTES)])
@@ -54,10 +54,8 @@ class Yelp(FeedbackProcessor):
     def sources(self, raw: RawFolder) -> Sources:
         names = {kind: f"yelp_academic_dataset_{kind}.json" for kind in ("review", "business")}
         found = {kind: text_source(raw, name) for kind, name in names.items()}
-        users = "yelp_academic_dataset_user.json"
-        if any((raw.path / name).exists() for name in (users, f"{users}.gz")):
-            found["user"] = text_source(raw, users)
-        return found
+        users = optional_source(raw, "yelp_academic_dataset_user.json")
+        return found | ({"user": users} if users else {})
 
     def read_items(self, run: Run) -> tuple[pa.Array, Attributes]:
         path = run.sources["business"]
