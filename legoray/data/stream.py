@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from legoray.data.engine import Engine
 from legoray.data.files import RawFolder
-from legoray.data.lines import BLOCK_BYTES, Layout, fields_in
+from legoray.data.lines import BLOCK_BYTES, Layout, lines_in, split_lines
 from legoray.errors import InputError, Problem
 
 LONGEST_LINE = 64 << 20  # a longer one is no line: the file is of another format
@@ -103,7 +103,7 @@ def mapped(engine: Engine, parse: Parse, blocks: Iterable[TextBlock]) -> Iterato
 
 def read_fields(block: TextBlock, layout: Layout) -> pa.Table:
     """The block's lines as one string column per field: see `lines.read_fields`."""
-    return fields_in(block.data, layout, first=block.line)
+    return split_lines(lines_in(block.data, layout.encoding, first=block.line), layout)
 
 
 def _spellings(name: str) -> tuple[str, str]:
