@@ -8,13 +8,17 @@ from legoray.data.processors.base import Processor
 from legoray.errors import InputError, unknown
 
 PROCESSORS = {
+    "amazon": "legoray.data.processors.amazon:Amazon",
     "ebnerd": "legoray.data.processors.ebnerd:Ebnerd",
     "feedback": "legoray.data.processors.own_feedback:OwnFeedback",
+    "goodreads": "legoray.data.processors.goodreads:Goodreads",
     "mind": "legoray.data.processors.mind:Mind",
     "movielens": "legoray.data.processors.movielens:MovieLens",
     "own": "legoray.data.processors.own:Own",
     "pens": "legoray.data.processors.pens:Pens",
     "sequences": "legoray.data.processors.sequences:Sequences",
+    "steam": "legoray.data.processors.steam:Steam",
+    "yelp": "legoray.data.processors.yelp:Yelp",
 }
 
 
