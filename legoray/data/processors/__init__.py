@@ -8,6 +8,7 @@ from legoray.data.processors.base import Processor
 from legoray.errors import InputError, unknown
 
 PROCESSORS = {
+    "adressa": "legoray.data.processors.adressa:Adressa",
     "amazon": "legoray.data.processors.amazon:Amazon",
     "ebnerd": "legoray.data.processors.ebnerd:Ebnerd",
     "feedback": "legoray.data.processors.own_feedback:OwnFeedback",
