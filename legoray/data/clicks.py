@@ -6,6 +6,7 @@ against all items, alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,13 +25,14 @@ from legoray.data.protocol import (
     Pool,
     Sampled,
     leave_last_out,
-    sample_unseen_negatives,
     temporal_split,
+    unseen_pool,
 )
 from legoray.data.schema import SPLITS
-from legoray.data.sequences import strictly_before, user_offsets
+from legoray.data.sequences import places_of_times, user_offsets
 from legoray.data.splitrule import SplitRule, shares_text
 from legoray.data.tables import Impressions, clicks_with_negatives
+from legoray.errors import InputError, Problem
 
 NEVER = np.iinfo(np.int64).max
 ALL = (
@@ -84,7 +86,7 @@ class Clicks:
         """`[T]` how many of the user's clicks lie before each; strictly before it in time."""
         if (self.time < 0).all():
             return (np.arange(len(self.item)) - self.offsets[:-1][self.user]).astype(np.int32)
-        return strictly_before(self.user, self.time, self.user, self.time, self.users)
+        return places_of_times(self.user, self.time)
 
     def counts(self, at: NDArray[np.int64]) -> NDArray[np.float64]:
         """`[items]` how often each was clicked at some positions."""
@@ -111,39 +113,51 @@ class ClickProtocol:
     min_length: int = 3  # of a user's clicks, where one is left out
     timed: bool = True  # else clicks are in order, and nothing is known of when they were
 
-    def interactions(self, clicks: Clicks, split: str) -> tuple[Impressions, dict[str, int]]:
-        """The interactions of a split, and what was left out of them, by reason.
+    def interactions(
+        self, clicks: Clicks, split: str, dropped: dict[str, int]
+    ) -> Iterator[Impressions]:
+        """The interactions of a split, in pieces that follow one another.
+
+        Args:
+            clicks: all of them.
+            split: which.
+            dropped: takes what was left out, by reason; it is whole after the last piece.
 
         Raises:
-            InputError: a temporal split has an empty period.
+            InputError: a temporal split has an empty period, or the split has no clicks.
         """
         end = clicks.ends()
         parts, short = self._parts(clicks, end)
         chosen = parts[split]
-        at = np.arange(len(chosen), dtype=np.int64)
-        if self.split.name == "temporal":
-            before = sum(len(parts[name]) for name in SPLITS[: SPLITS.index(split)])
-            numbers = at + before
-        else:
-            numbers = chosen
-        sampled = self._sampled(clicks, parts, split)
-        data = clicks_with_negatives(
-            id=numbers,
-            history=clicks.user[chosen],
-            end=end[chosen],
-            time=clicks.time[chosen],
-            item=clicks.item[chosen],
-            sampled=sampled,
-        )
+        if not len(chosen):
+            hint = "set a lower min_history or k_core, or another split"
+            raise InputError(Problem("options.split", f"leaves no clicks for {split}", hint))
+        before = sum(len(parts[name]) for name in SPLITS[: SPLITS.index(split)])
         wanted = 0 if self.ranks_all(split) else len(chosen) * self.negatives.count
-        dropped = {f"negatives_not_found/{split}": wanted - len(sampled.item)}
+        start = 0
+        for sampled in self._sampled(clicks, parts, split):
+            which = chosen[start : start + len(sampled.count)]
+            numbers = which
+            if self.split.name == "temporal":
+                numbers = np.arange(start, start + len(which), dtype=np.int64) + before
+            yield clicks_with_negatives(
+                id=numbers,
+                history=clicks.user[which],
+                end=end[which],
+                time=clicks.time[which],
+                item=clicks.item[which],
+                sampled=sampled,
+            )
+            start += len(which)
+            wanted -= len(sampled.item)
+        found = {f"negatives_not_found/{split}": wanted}
         if self.split.name != "temporal":
-            dropped[f"{SHORT}/{split}"] = short[split]
+            found[f"{SHORT}/{split}"] = short[split]
         elif split == "train":
-            dropped[SHORT] = sum(short.values())
+            found[SHORT] = sum(short.values())
         if split == "train":
-            dropped["users_with_too_few_clicks"] = self._users_left_out(clicks)
-        return data, {name: count for name, count in dropped.items() if count > 0}
+            found["users_with_too_few_clicks"] = self._users_left_out(clicks)
+        dropped |= {name: count for name, count in found.items() if count > 0}
 
     def describe(self, items: int) -> dict[str, str | int | float | bool]:
         """What is stamped on results; `items` is how many there are."""
@@ -203,26 +217,27 @@ class ClickProtocol:
         """Whether the clicks of a split stand alone, to be ranked against all items."""
         return self.candidates == "all" and split != "train"
 
-    def _sampled(self, clicks: Clicks, parts: dict[str, NDArray[np.int64]], split: str) -> Sampled:
+    def _sampled(
+        self, clicks: Clicks, parts: dict[str, NDArray[np.int64]], split: str
+    ) -> Iterator[Sampled]:
         chosen, number = parts[split], SPLITS.index(split)
         if self.ranks_all(split):
-            return Sampled(np.zeros(0, np.int32), np.zeros(len(chosen), np.int64))
+            return iter([Sampled(np.zeros(0, np.int32), np.zeros(len(chosen), np.int64))])
+        user, time = clicks.user[chosen], clicks.time[chosen]
         if self.split.name == "temporal":
             weight = clicks.counts(parts["train"]) + 1.0
-            pool = _rated_pool(clicks, weight, until=clicks.time[chosen].max(initial=-1))
-            return pool.sample(self.negatives, number, clicks.user[chosen], clicks.time[chosen])
+            pool = _rated_pool(clicks, weight, until=time.max(initial=-1))
+            return pool.samples(self.negatives, number, user, time)
         held = np.concatenate([parts["valid"], parts["test"]])
         every = clicks.counts(np.arange(len(clicks.item)))
         known = _known_by(clicks, hidden=len(SPLITS) - 1 - number)
-        return sample_unseen_negatives(
-            self.negatives,
-            number,
-            clicks.user[chosen],
+        pool = unseen_pool(
             owner=clicks.had_user[known],
             owned=clicks.had_item[known],
             items=clicks.items,
             weight=every - clicks.counts(held) + 1.0,
         )
+        return pool.samples(self.negatives, number, user, np.zeros_like(time))
 
 
 def _known_by(clicks: Clicks, hidden: int) -> NDArray[np.bool_]:

@@ -1,7 +1,9 @@
 """Where blocks are parsed and shards are written: in this process, or everywhere by Ray Data.
 
-Both ways give the same tables in the same order. A local Ray takes five seconds to start and Ray
-Data one second to warm up, so small files are read here, and Ray is used where it pays.
+Both ways give the same tables in the same order, and neither holds them all: a table is made when
+the one before it was used, or, with Ray, a bounded amount of them ahead of it. A local Ray takes
+five seconds to start and Ray Data one second to warm up, so small files are read here, and Ray is
+used where it pays.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import functools
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +22,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from legoray.data.lines import Block
+from legoray.errors import InputError, Problem, unknown
 from legoray.rayinit import ensure_ray
 
 Parse = Callable[[Block], pa.Table]
 
 RAY_BYTES = 256 << 20  # from here on Ray is started
 RUNNING_RAY_BYTES = 16 << 20  # from here on a Ray that runs already is used
+AHEAD_BYTES = 64 << 20  # of tables that Ray Data makes ahead of their use, per CPU
+REFUSED = "problems of the block"  # the one column of a block that could not be parsed
+SWITCH, WISHES = "LEGORAY_RAY_DATA", ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Engine:
     distributed: bool = False
 
     def map(self, parse: Parse, blocks: list[Block]) -> Iterator[pa.Table]:
-        """`parse` of each block, in order. `parse` must pickle."""
+        """`parse` of each block, in order, as they are asked for. `parse` must pickle."""
         if not self.distributed or not blocks:
             return map(parse, blocks)
         return _ray_map(parse, blocks)
@@ -42,20 +49,43 @@ class Engine:
     def write(self, tables: Iterable[pa.Table], folder: Path) -> None:
         """Each table as one Parquet file of a folder: part-00000.parquet and so on."""
         folder.mkdir(parents=True, exist_ok=True)
+        files = ((table, str(folder / shard_name(n))) for n, table in enumerate(tables))
         if self.distributed:
-            _ray_write(tables, folder)
+            _ray_write(files)
             return
-        for number, table in enumerate(tables):
-            pq.write_table(table, folder / shard_name(number), compression="zstd")
+        for table, file in files:
+            write_shard(table, file)
 
 
 def shard_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
+def write_shard(table: pa.Table, file: str) -> None:
+    """Write one Parquet file."""
+    pq.write_table(table, file, compression="zstd")
+
+
+def ray_wish() -> str:
+    """What `LEGORAY_RAY_DATA` says: `auto`, `always` or `never`.
+
+    Raises:
+        InputError: it is another word.
+    """
+    wish = os.environ.get(SWITCH, "") or "auto"
+    if wish not in WISHES:
+        told = unknown("value", wish, WISHES, f"the environment variable {SWITCH}")
+        raise InputError(Problem(told.where, f"is '{wish}', expected {_either(WISHES)}", told.hint))
+    return wish
+
+
 def pick_engine(raw_bytes: int) -> Engine:
-    """Ray Data where there is much to read (`LEGORAY_RAY_DATA=always|never` decides otherwise)."""
-    wish = os.environ.get("LEGORAY_RAY_DATA", "auto")
+    """Ray Data where there is much to read (`LEGORAY_RAY_DATA=always|never` decides otherwise).
+
+    Raises:
+        InputError: the variable says something else.
+    """
+    wish = ray_wish()
     ray = sys.modules.get("ray")
     running = ray is not None and ray.is_initialized()
     enough = raw_bytes >= (RUNNING_RAY_BYTES if running else RAY_BYTES)
@@ -77,27 +107,53 @@ def ray_data() -> Any:
     return ray.data
 
 
-def _ray_map(parse: Parse, blocks: list[Block]) -> Iterator[pa.Table]:
+def stream(data: Any) -> Iterator[pa.Table]:
+    """The blocks of a Ray data set in order, made while earlier ones are used.
+
+    What was made and is not yet used takes `AHEAD_BYTES` per CPU, and a block for each running task
+    beyond it. The data set's own context is changed.
+    """
     import ray
 
+    options = data.context.execution_options
+    limit = AHEAD_BYTES * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    options.resource_limits = options.resource_limits.copy(object_store_memory=limit)
+    yield from data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _ray_map(parse: Parse, blocks: list[Block]) -> Iterator[pa.Table]:
     rows = [{"path": b.path, "start": b.start, "end": b.end} for b in blocks]
     data = ray_data().from_items(rows, override_num_blocks=len(rows))
     parsed = data.map_batches(
         functools.partial(_parse_batch, parse), batch_size=1, batch_format="pyarrow"
-    ).materialize()
-    for ref in parsed.to_arrow_refs():
-        yield ray.get(ref)
+    )
+    for table in stream(parsed):
+        if table.column_names == [REFUSED]:
+            raise InputError(*[Problem(**row) for row in table[REFUSED].to_pylist()])
+        yield table
 
 
 def _parse_batch(parse: Parse, batch: pa.Table) -> pa.Table:
-    return parse(Block(**batch.to_pylist()[0]))
+    try:
+        return parse(Block(**batch.to_pylist()[0]))
+    except InputError as error:  # Ray would bury it in tracebacks
+        rows = [{"where": p.where, "message": p.message, "hint": p.hint} for p in error.problems]
+        return pa.table({REFUSED: rows})
 
 
-def _ray_write(tables: Iterable[pa.Table], folder: Path) -> None:
-    """Ray Data chooses file names that sort in order of the blocks; they are renamed after."""
+def _ray_write(files: Iterable[tuple[pa.Table, str]]) -> None:
+    """Tables are written by tasks while the next ones are made, no more at a time than CPUs."""
     import ray
 
-    refs = [ray.put(table) for table in tables]
-    ray_data().from_arrow_refs(refs).write_parquet(str(folder), compression="zstd")
-    for number, path in enumerate(sorted(folder.glob("*.parquet"))):
-        path.rename(folder / shard_name(number))
+    write = ray.remote(write_shard)
+    at_once = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    waiting: deque[Any] = deque()
+    for table, file in files:
+        waiting.append(write.remote(table, file))
+        if len(waiting) > at_once:
+            ray.get(waiting.popleft())
+    ray.get(list(waiting))
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"

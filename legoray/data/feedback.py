@@ -5,8 +5,9 @@ Families of data sets differ in how these are written; from here on they are one
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from legoray.data.corpus import Int32, Int64
 
 UNKNOWN_TIME = -1
+BLOCK = 1 << 20  # events that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,18 @@ def in_order(events: Feedback, *, shuffled: int | None = None) -> Feedback:
 def first_of_each(events: Feedback) -> Feedback:
     """The first event of each user with each item; events stand by user and time."""
     stride = int(events.item.max(initial=0)) + 1
-    code = events.user.astype(np.int64) * stride + events.item
-    first = np.unique(code, return_index=True)[1]
-    return events.take(np.sort(first))
+    first = np.zeros(len(events), bool)
+    for some in _of_whole_users(events.user):
+        code = events.user[some].astype(np.int64) * stride + events.item[some]
+        first[some][np.unique(code, return_index=True)[1]] = True
+    return events.take(first)
+
+
+def _of_whole_users(user: Int32) -> Iterator[slice]:
+    """Places of some users' events at a time, so that little memory is needed; users are sorted."""
+    begin = np.searchsorted(user, user[::BLOCK])
+    cuts = np.append(np.unique(begin), len(user))
+    return (slice(start, end) for start, end in pairwise(cuts.tolist()))
 
 
 def k_core(user: Int32, item: Int32, k: int) -> NDArray[np.bool_]:
@@ -195,7 +206,10 @@ def count_within(marked: NDArray[np.bool_], user: Int32) -> Int32:
         marked: `[E]`.
         user: `[E]` sorted.
     """
-    total = np.concatenate([[0], np.cumsum(marked)])
-    new = np.flatnonzero(np.diff(user, prepend=-1))
-    before = np.repeat(total[new], np.diff(np.append(new, len(user))))
-    return (total[1:] - before).astype(np.int32)
+    total = np.zeros(len(marked) + 1, np.int32)
+    np.cumsum(marked, out=total[1:])
+    new = np.ones(len(user), bool)
+    np.not_equal(user[1:], user[:-1], out=new[1:])
+    first = np.flatnonzero(new)
+    before = np.repeat(total[first], np.diff(np.append(first, len(user))))
+    return np.subtract(total[1:], before, out=before)

@@ -6,7 +6,7 @@ files into `scratch/<part>`; the steps from there on are here, for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,28 @@ from pydantic import Field
 
 from legoray.config import Share, Strict
 from legoray.data.engine import shard_name
+from legoray.data.numberfile import NumberFile, gather
 from legoray.data.processors.base import Run, as_array, number_keys
 from legoray.data.protocol import temporal_split
-from legoray.data.ragged import Int64, flat, hash_rows, keep, list_array, offsets_of
+from legoray.data.ragged import (
+    Int64,
+    distinct,
+    expand,
+    flat,
+    hash_rows,
+    keep,
+    list_array,
+    offsets_of,
+)
 from legoray.data.schema import SPLITS
+from legoray.data.shards import cuts
 from legoray.data.splitrule import Split, SplitRule, check_split, shares_text
 from legoray.data.stages import Facts
 from legoray.data.tables import (
+    Histories,
     Impressions,
     read_folder,
-    write_histories,
+    write_history_pieces,
     write_interactions,
     write_users,
 )
@@ -40,6 +52,7 @@ UNKNOWN = {  # columns that are summed, not kept -> what they count
     "unknown_history": "unknown_news_in_histories",
     "unknown_candidates": "unknown_news_in_candidates",
 }
+COUNT = "candidates"  # how many an impression has
 USERS = "users"  # the file with the keys of a part's users, beside its impressions
 
 
@@ -150,7 +163,7 @@ def write_part(
             total[name] += sum_of(rows[name])
         users = [pa.concat_arrays([*users, as_array(rows["user"])]).unique()]
         kept = rows.filter(some).drop_columns(list(counted))
-        pq.write_table(kept, target / shard_name(number))
+        pq.write_table(_candidates_aside(target, kept), target / shard_name(number))
     if not total["kept"]:
         raise InputError(_nothing_known(path, total.get("unknown_candidates", 0)))
     pq.write_table(pa.table({"key": users[0]}), target / USERS)
@@ -162,29 +175,77 @@ def write_part(
     return Facts(counts=counts, dropped=some_dropped, labeled={part: labeled})
 
 
+def _candidates_aside(target: Path, rows: pa.Table) -> pa.Table:
+    """The impressions with the number of their candidates, which go to flat files of their own."""
+    offsets, items = flat(rows["items"], np.int32)
+    items_of, labels_of = _candidates(target)
+    items_of.append(items)
+    labels_of.append(flat(rows["labels"], np.int8)[1])
+    count = pa.array(np.diff(offsets).astype(np.int32))
+    return rows.drop_columns(["items", "labels"]).append_column(COUNT, count)
+
+
+def _candidates(part: Path) -> tuple[NumberFile, NumberFile]:
+    """Items and labels of all candidates of a part, impression after impression."""
+    return NumberFile(part / "items", np.int32), NumberFile(part / "labels", np.int8)
+
+
 def write_given_histories(run: Run, parts: Parts, folder: Path) -> Facts:
     """One history for each distinct (user, history) that stands with the impressions of all parts.
 
     The impressions of a part have a column `history`. Each impression's number of history and its
-    end come to lie in `scratch/places`.
+    end come to lie in `scratch/places`. Of the histories, a shard is in memory at a time.
     """
-    read = [read_folder(run.stages.work / "scratch" / p, ["user", "history"]) for p in parts.names]
-    rows = pa.concat_tables(read)
-    keys, user = number_keys(rows["user"])
-    offsets, items = flat(rows["history"], np.int32)
-    length = np.diff(offsets)
-    # Two different histories of one user, of equal length, with equal 64-bit hashes: never met.
-    content = np.stack([user.astype(np.uint64), length.astype(np.uint64),
-                        hash_rows(offsets, items)])  # fmt: skip
-    _, first, number = np.unique(content, axis=1, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    save_places(folder, parts, [len(t) for t in read], rank[number.ravel()], length)
-    chosen = rows.take(pa.array(first[order]))
-    offsets, items = flat(chosen["history"], np.int32)
-    facts = write_histories(folder, run.engine, user[first[order]], offsets, items)
+    scratch = run.stages.work / "scratch"
+    users = [read_folder(scratch / part, ["user"])["user"] for part in parts.names]
+    keys, user = number_keys(pa.chunked_array([c for one in users for c in one.chunks]))
+    shards = [path for part in parts.names for path in sorted((scratch / part).glob("*.parquet"))]
+    prints = [_prints(flat(_history(path), np.int32)) for path in shards]
+    length = np.concatenate([one[0] for one in prints])
+    first, number = _distinct(user, length, np.concatenate([one[1] for one in prints]))
+    save_places(folder, parts, [len(column) for column in users], number, length)
+    begin = offsets_of(np.array([len(one[0]) for one in prints]))
+    pieces = (
+        _chosen(path, first[(first >= start) & (first < end)] - start, user[start:end])
+        for path, start, end in zip(shards, begin[:-1], begin[1:], strict=True)
+    )
+    facts = write_history_pieces(folder, run.engine, pieces)
     return joined([facts, write_users(folder, run.engine, keys), user_counts(run, parts)])
+
+
+def _history(path: Path) -> pa.ChunkedArray:
+    return pq.read_table(path, columns=["history"])["history"]
+
+
+def _prints(lists: tuple[Int64, NDArray[Any]]) -> tuple[Int64, NDArray[np.uint64]]:
+    """Length and hash of each list."""
+    return np.diff(lists[0]), hash_rows(*lists)
+
+
+def _chosen(path: Path, which: Int64, user: NDArray[np.int32]) -> Histories:
+    """Some histories of a shard."""
+    offsets, items = flat(_history(path).take(pa.array(which)), np.int32)
+    return Histories(user[which], offsets, items)
+
+
+def _distinct(
+    user: NDArray[np.int32], length: Int64, content: NDArray[np.uint64]
+) -> tuple[Int64, Int64]:
+    """Where each distinct history stands first, and each impression's number among these.
+
+    Two different histories of one user, of equal length, with equal 64-bit hashes: never met.
+    """
+    order = np.lexsort((content, length, user))  # stable: equal ones stay as they stood
+    new = np.zeros(len(order), bool)
+    new[:1] = True
+    for values in (user, length, content):
+        new[1:] |= values[order[1:]] != values[order[:-1]]
+    first = order[new]
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    number = np.empty(len(order), np.int64)
+    number[order] = rank[np.cumsum(new) - 1]
+    return np.sort(first), number
 
 
 def save_places(
@@ -213,20 +274,61 @@ def user_counts(run: Run, parts: Parts) -> Facts:
 
 
 def write_split(run: Run, parts: Parts, history: str, split: str, folder: Path) -> Facts:
-    """The interactions of a split, out of its official parts."""
+    """The interactions of a split, out of its official parts, some impressions at a time."""
     chosen, scratch = parts.of(split), run.stages.work / "scratch"
-    rows = pa.concat_tables([read_folder(scratch / part) for part in chosen])
-    places = np.concatenate([np.load(scratch / f"places/{part}.npy") for part in chosen], axis=1)
-    labeled = all(run.stages.facts[f"read/{part}"].labeled[part] for part in chosen)
-    data = _impressions(rows, places, labeled=labeled)
+    columns = ["impression", "time", COUNT]
+    rows = pa.concat_tables([read_folder(scratch / part, columns) for part in chosen])
+    ids, kept_ids = _ids(rows["impression"])
+    log = _Log(
+        id=ids,
+        time=rows["time"].to_numpy(),
+        places=np.concatenate([np.load(scratch / f"places/{part}.npy") for part in chosen], axis=1),
+        offsets=offsets_of(rows[COUNT].to_numpy()),
+        files=[_candidates(scratch / part) for part in chosen],
+        labeled=all(run.stages.facts[f"read/{part}"].labeled[part] for part in chosen),
+    )
+    which = np.arange(len(rows))
     if parts.shares:
-        periods = temporal_split(data.time, list(parts.shares))
-        data = data.take(periods[SPLITS.index(split)])
+        which = temporal_split(log.time, list(parts.shares))[SPLITS.index(split)]
     elif parts.tail is not None and split != "test":
-        early, late = temporal_split(data.time, [1 - parts.tail, parts.tail])
-        data = data.take(early if split == "train" else late)
-    facts = write_interactions(folder, run.engine, split, data)
-    return facts.model_copy(update={"protocol": parts.describe(history)})
+        early, late = temporal_split(log.time, [1 - parts.tail, parts.tail])
+        which = early if split == "train" else late
+    facts = write_interactions(folder, run.engine, split, log.pieces(which))
+    given = len(which) if rows["impression"].null_count < len(rows) else 0
+    anew = {f"impression_ids_numbered_anew/{split}": given} if given and not kept_ids else {}
+    return facts.model_copy(update={"dropped": anew, "protocol": parts.describe(history)})
+
+
+@dataclass(frozen=True)
+class _Log:
+    """The impressions of some parts, with their candidates on disk."""
+
+    id: Int64  # [I]
+    time: Int64  # [I]
+    places: NDArray[np.int32]  # [2, I] history and its end
+    offsets: Int64  # [I + 1] of the candidates
+    files: list[tuple[NumberFile, NumberFile]]  # items and labels, part after part
+    labeled: bool
+
+    def pieces(self, which: Int64) -> Iterator[Impressions]:
+        """Some of them in order of their ids, in pieces."""
+        which = which[np.argsort(self.id[which], kind="stable")]
+        length = np.diff(self.offsets)
+        for start, end in cuts(length[which]):
+            yield self._taken(which[start:end], length[which[start:end]])
+
+    def _taken(self, which: Int64, length: Int64) -> Impressions:
+        at = expand(self.offsets[which], length)
+        return Impressions(
+            id=self.id[which],
+            history=self.places[0][which],
+            end=self.places[1][which],
+            time=self.time[which],
+            offsets=offsets_of(length),
+            item=gather([items for items, _ in self.files], at),
+            label=gather([labels for _, labels in self.files], at),
+            labeled=self.labeled,
+        )
 
 
 def numbered(
@@ -249,12 +351,6 @@ def split_words(column: pa.ChunkedArray, separator: str = " ") -> tuple[Int64, p
     return keep(offsets, some.to_numpy(zero_copy_only=False)), parts.values.filter(some)
 
 
-def untitled(titles: pa.Array) -> dict[str, int]:
-    """How many items have no main text, for `dropped`: they are kept with an empty one."""
-    count = sum_of(pc.equal(titles, ""))
-    return {"items_without_a_title": count} if count else {}
-
-
 def joined(parts: list[Facts]) -> Facts:
     """The facts of several tables of one stage."""
     fields = ("counts", "dropped", "hashes")
@@ -264,30 +360,15 @@ def joined(parts: list[Facts]) -> Facts:
     return Facts(**merged, user_attributes=[n for one in parts for n in one.user_attributes])
 
 
-def _impressions(rows: pa.Table, places: NDArray[np.int32], *, labeled: bool) -> Impressions:
-    offsets, items = flat(rows["items"], np.int32)
-    _, labels = flat(rows["labels"], np.int8)
-    return Impressions(
-        id=_ids(rows["impression"]),
-        history=places[0],
-        end=places[1],
-        time=rows["time"].to_numpy(),
-        offsets=offsets,
-        item=items,
-        label=labels,
-        labeled=labeled,
-    )
-
-
-def _ids(column: pa.ChunkedArray) -> Int64:
+def _ids(column: pa.ChunkedArray) -> tuple[Int64, bool]:
     """Impression ids as they stand where they are distinct integers; else rows are numbered."""
-    numbered_rows = np.arange(1, len(column) + 1, dtype=np.int64)
+    rows = np.arange(1, len(column) + 1, dtype=np.int64)
     if not pt.is_integer(column.type):
         integers = pc.all(pc.match_substring_regex(column, r"^\d{1,18}$")).as_py()
         if not integers or column.null_count:
-            return numbered_rows
+            return rows, False
     ids: Int64 = column.cast(pa.int64()).to_numpy()
-    return ids if len(np.unique(ids)) == len(ids) else numbered_rows
+    return (ids, True) if len(distinct(ids)) == len(ids) else (rows, False)
 
 
 def sum_of(column: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from legoray.data.corpus import Int32, Int64
-from legoray.data.ragged import expand, offsets_of, rows_of
+from legoray.data.ragged import distinct, expand, offsets_of, rows_of
 from legoray.errors import InputError, Problem
 
 CHUNK = 1 << 18  # clicks sampled at once; part of the rule, since each chunk has its own seed
+STEP = 1 << 20  # draws looked at at once: only memory depends on it
 ROUNDS = 12  # of drawing and throwing away, before the rest is looked at one by one
 
 
@@ -107,14 +109,18 @@ class Pool:
 
     def sample(self, rule: NegativeRule, split: int, user: Int32, time: Int64) -> Sampled:
         """Negatives of each click. The same rule and clicks give the same negatives anywhere."""
-        parts = [
-            self._chunk(
-                rule, split, start // CHUNK, user[start : start + CHUNK], time[start:][:CHUNK]
-            )
-            for start in range(0, max(len(user), 1), CHUNK)
-        ]
+        parts = list(self.samples(rule, split, user, time))
         count = np.concatenate([part.count for part in parts])
         return Sampled(np.concatenate([part.item for part in parts]), count)
+
+    def samples(
+        self, rule: NegativeRule, split: int, user: Int32, time: Int64
+    ) -> Iterator[Sampled]:
+        """The same, `CHUNK` clicks after `CHUNK` clicks; one empty piece where there are none."""
+        for start in range(0, max(len(user), 1), CHUNK):
+            yield self._chunk(
+                rule, split, start // CHUNK, user[start : start + CHUNK], time[start:][:CHUNK]
+            )
 
     def _chunk(
         self, rule: NegativeRule, split: int, chunk: int, user: Int32, time: Int64
@@ -130,15 +136,33 @@ class Pool:
             click = np.repeat(np.arange(len(user)), missing)
             if not len(click):
                 break
-            drawn = self._draw(random.random(len(click)), prefix[click], mass)
-            liked = _contains(self.liked, user[click].astype(np.int64) * self.stride + drawn)
-            fresh = np.unique(click[~liked] * self.stride + drawn[~liked])
+            uniform = random.random(len(click))
+            allowed = [
+                self._allowed(
+                    uniform[some : some + STEP], click[some : some + STEP], prefix, mass, user
+                )
+                for some in range(0, len(click), STEP)
+            ]
+            fresh = distinct(np.concatenate(allowed))
             fresh = fresh[~_contains(codes, fresh)]
             codes = np.insert(codes, np.searchsorted(codes, fresh), fresh)
             missing = missing - _per_click(fresh, self, len(user))
         rest = self._rest(random, codes, prefix, missing, user, rule)
         codes = np.sort(np.concatenate([codes, rest]))
         return Sampled((codes % self.stride).astype(np.int32), _per_click(codes, self, len(user)))
+
+    def _allowed(
+        self,
+        uniform: NDArray[np.float64],
+        click: Int64,
+        prefix: Int64,
+        mass: NDArray[np.float64] | None,
+        user: Int32,
+    ) -> Int64:
+        """Codes of what is drawn for some clicks, but for what their users liked."""
+        drawn = self._draw(uniform, prefix[click], mass)
+        liked = _contains(self.liked, user[click].astype(np.int64) * self.stride + drawn)
+        return (click * self.stride + drawn)[~liked]
 
     def _rest(
         self,
@@ -200,15 +224,22 @@ def sample_unseen_negatives(
         items: how many items there are.
         weight: `[items]` by which `popularity` draws.
     """
+    pool = unseen_pool(owner=owner, owned=owned, items=items, weight=weight)
+    return pool.sample(rule, split, user, np.zeros(len(user), np.int64))
+
+
+def unseen_pool(
+    *, owner: Int32, owned: Int32, items: int, weight: NDArray[np.float64] | None = None
+) -> Pool:
+    """The pool of `sample_unseen_negatives`; the time of a click is 0 or later."""
     stride = items + 1
-    pool = Pool(
+    return Pool(
         item=np.arange(1, stride, dtype=np.int32),
         since=np.zeros(items, np.int64),
-        liked=np.unique(owner.astype(np.int64) * stride + owned),
+        liked=distinct(owner.astype(np.int64) * stride + owned),
         stride=stride,
         weight=np.ones(items) if weight is None else weight,
     )
-    return pool.sample(rule, split, user, np.zeros(len(user), np.int64))
 
 
 @dataclass(frozen=True)

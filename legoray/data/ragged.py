@@ -49,6 +49,14 @@ def flat(column: pa.ChunkedArray, dtype: Any) -> tuple[Int64, NDArray[Any]]:
     return offsets_of(np.concatenate(counts)), np.concatenate(values).astype(dtype, copy=False)
 
 
+def distinct(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Sorted, each once. `np.unique` hashes, which takes ten times as long for millions of them."""
+    ordered = np.sort(numbers)
+    new = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return ordered[new]
+
+
 def list_array(offsets: Int64, values: NDArray[Any]) -> pa.ListArray:
     """The reverse of `flat`, for at most 2^31 elements."""
     return pa.ListArray.from_arrays(pa.array((offsets - offsets[0]).astype(np.int32)), values)

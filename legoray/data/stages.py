@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 from pydantic import Field
 
 from legoray.config import Strict
@@ -55,6 +56,7 @@ class Stages:
         else:
             started = time.monotonic()
             self._make(outputs, make, marker)
+            pa.default_memory_pool().release_unused()  # Arrow keeps what it let go of
             seconds = time.monotonic() - started
             if seconds > SLOW:
                 self.say(f"{name}: {seconds:.0f} s")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from legoray.data.built import Say
-from legoray.data.engine import ray_data
+from legoray.data.engine import ray_data, ray_wish
 from legoray.errors import InputError, Problem
 from legoray.llm.blocks import compute_block, write_blocks
 from legoray.llm.compute import Lower, NotFiniteError
@@ -51,7 +51,7 @@ def use_ray(work: Work, say: Say) -> bool:
     work or more, and more than one process can use: several nodes of a Ray that runs (or that
     RAY_ADDRESS names), or several GPUs.
     """
-    wish = os.environ.get("LEGORAY_RAY_DATA", "auto")
+    wish = ray_wish()
     if wish == "never" or _within_ray():
         return False
     if wish != "always" and not (len(work.jobs) > 1 and _worth(work) and _several()):

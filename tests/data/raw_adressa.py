@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 from worlds import Event, Item, World
@@ -16,15 +15,6 @@ OPTIONS: dict[str, object] = {"negatives": 3}
 
 def write_raw(folder: Path, world: World) -> None:
     """20200913 and so on; every third event is followed by one of the home page."""
-    _write(folder, world)
-
-
-def write_weeks(folder: Path, world: World) -> None:
-    """The same below one_week, as its archive unpacks it."""
-    _write(folder / "one_week", world)
-
-
-def _write(folder: Path, world: World) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     items = {item.key: item for item in world.items}
     days = defaultdict(list)
@@ -61,8 +51,3 @@ def _event(number: int, event: Event, item: Item) -> dict[str, object]:
     if number % 5 == 0:
         row["author"] = "ola nordmann"
     return row
-
-
-RELEASES: dict[str, tuple[Callable[[Path, World], None], dict[str, object]]] = {
-    "one-week": (write_weeks, {}),
-}

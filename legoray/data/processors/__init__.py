@@ -8,6 +8,7 @@ from legoray.data.processors.base import Processor
 from legoray.errors import InputError, unknown
 
 PROCESSORS = {
+    "adressa": "legoray.data.processors.adressa:Adressa",
     "amazon": "legoray.data.processors.amazon:Amazon",
     "bookcrossing": "legoray.data.processors.bookcrossing:BookCrossing",
     "ebnerd": "legoray.data.processors.ebnerd:Ebnerd",

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from legoray.config import Positive, Strict
 from legoray.data.clicks import NEVER, ClickProtocol, Clicks
-from legoray.data.corpus import Int64
+from legoray.data.corpus import Int32, Int64
 from legoray.data.feedback import (
     Feedback,
     coded,
@@ -37,10 +37,12 @@ from legoray.data.protocol import NegativeRule
 from legoray.data.splitrule import Split, SplitRule, check_split
 from legoray.data.stages import Facts
 from legoray.data.tables import (
+    count_rows,
     read_folder,
+    take_rows,
     write_histories,
     write_interactions,
-    write_items,
+    write_item_pieces,
     write_users,
 )
 from legoray.errors import InputError, Problem
@@ -148,36 +150,35 @@ class FeedbackProcessor(Processor):
     def _clicks(self, run: Run, folder: Path) -> Facts:
         """Rules -> who clicked what; the numbers of items and users; items, users, histories."""
         scratch = run.stages.work / "scratch"
-        table = pq.read_table(scratch / "events/all")
-        events = Feedback(**{name: table[name].to_numpy() for name in _COLUMNS})
-        described = read_folder(scratch / "items")
-        events, dropped = self._without_unknown_times(run, events)
+        described = count_rows(scratch / "items")
+        events, dropped = self._without_unknown_times(run, _read(scratch / "events/all"))
         ordered = self.options.split.name != "leave-random-out"
         events = in_order(events, shuffled=None if ordered else self.options.seed)
-        since = _since(events, len(described))
+        since = _since(events, described)
         distinct = first_of_each(events)
         again = self._read_of_known_items(run) - sum(dropped.values()) - len(distinct)
         dropped[f"{self.event}s_given_again"] = again
         clicked = self._liked(distinct, dropped)
         clicks = distinct.take(clicked)
-        items, item_number = dense(self._kept_items(clicks, distinct, len(described)), len(since))
+        items, item_number = dense(self._kept_items(clicks, distinct, described), len(since))
         users, user_number = dense(clicks.user, int(events.user.max()) + 1)
+        del events
         kept = (user_number[distinct.user] >= 0) & (item_number[distinct.item] >= 0)
-        had = distinct.take(kept)
+        had_user = user_number[distinct.user[kept]]
         found = Clicks(
             user=user_number[clicks.user],
             item=item_number[clicks.item] + np.int32(1),
             time=clicks.time,
             users=len(users),
             items=len(items),
-            had_user=user_number[had.user],
-            had_item=item_number[had.item] + np.int32(1),
-            had_place=count_within(clicked[kept], had.user),
+            had_user=had_user,
+            had_item=item_number[distinct.item[kept]] + np.int32(1),
+            had_place=count_within(clicked[kept], had_user),
             since=since[items],
         )
         found.write(folder / "scratch/clicks")
         keys = pq.read_table(scratch / "events/users")["key"].take(users)
-        facts = self._tables(run, folder, found, described.take(items), as_array(keys))
+        facts = self._tables(run, folder, found, items, as_array(keys))
         counted = {name: count for name, count in dropped.items() if count}
         return facts.model_copy(update={"dropped": counted | run.bad_rows.drain()})
 
@@ -221,16 +222,16 @@ class FeedbackProcessor(Processor):
         if not known.any():
             message = f"no {self.event} has a time, which `split: {self.options.split.name}` needs"
             raise InputError(Problem(str(_first(run)), message, "or set split: leave-random-out"))
-        return events.take(known), {f"{self.event}s_without_a_time": int((~known).sum())}
+        left_out = {f"{self.event}s_without_a_time": int((~known).sum())}
+        return (events if known.all() else events.take(known)), left_out
 
     def _tables(
-        self, run: Run, folder: Path, clicks: Clicks, described: pa.Table, users: pa.Array
+        self, run: Run, folder: Path, clicks: Clicks, items: Int32, users: pa.Array
     ) -> Facts:
-        columns = {name: as_array(described[name]) for name in described.column_names}
-        keys = columns.pop("key")
+        kept = take_rows(run.stages.work / "scratch/items", items)
         numbers = np.arange(clicks.users, dtype=np.int32)
         parts = [
-            write_items(folder, run.engine, keys, columns),
+            write_item_pieces(folder, run.engine, kept),
             write_users(folder, run.engine, users, self.read_users(run, users)),
             write_histories(folder, run.engine, numbers, clicks.offsets, clicks.item),
         ]
@@ -245,19 +246,7 @@ class FeedbackProcessor(Processor):
         )
 
     def _interactions(self, run: Run, split: str, folder: Path) -> Facts:
-        clicks = Clicks.read(run.stages.work / "scratch/clicks")
-        protocol = self.protocol()
-        data, dropped = protocol.interactions(clicks, split)
-        if not len(data.id):
-            hint = "set a lower min_history or k_core, or another split"
-            raise InputError(Problem("options.split", f"leaves no clicks for {split}", hint))
-        facts = write_interactions(folder, run.engine, split, data)
-        told: dict[str, Any] = {
-            "dropped": dropped,
-            "protocol": protocol.describe(clicks.items),
-            "full_ranking": [split] if protocol.ranks_all(split) else [],
-        }
-        return facts.model_copy(update=told)
+        return write_split(run, split, folder, self.protocol())
 
     def protocol(self) -> ClickProtocol:
         """The rules, as the options say them."""
@@ -278,7 +267,30 @@ class FeedbackProcessor(Processor):
         )
 
 
+def write_split(run: Run, split: str, folder: Path, protocol: ClickProtocol) -> Facts:
+    """The interactions of a split of the clicks in `scratch/clicks`.
+
+    Raises:
+        InputError: there are none.
+    """
+    clicks = Clicks.read(run.stages.work / "scratch/clicks")
+    dropped: dict[str, int] = {}
+    pieces = protocol.interactions(clicks, split, dropped)
+    facts = write_interactions(folder, run.engine, split, pieces)
+    told: dict[str, Any] = {
+        "dropped": dropped,
+        "protocol": protocol.describe(clicks.items),
+        "full_ranking": [split] if protocol.ranks_all(split) else [],
+    }
+    return facts.model_copy(update=told)
+
+
 _COLUMNS = ("user", "item", "time", "value")
+
+
+def _read(path: Path) -> Feedback:
+    # Column by column: what Arrow decodes into is given back before the next one.
+    return Feedback(**{n: pq.read_table(path, columns=[n])[n].to_numpy() for n in _COLUMNS})
 
 
 def _since(events: Feedback, items: int) -> Int64:

@@ -14,31 +14,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from legoray.data.badrows import repeated
 from legoray.data.files import RawFolder
 from legoray.data.impressions import (
     ImpressionOptions,
     numbered,
     parts_of,
     split_words,
-    untitled,
     write_given_histories,
     write_part,
     write_split,
 )
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
-from legoray.data.processors.base import Processor, Run, Sources, as_array
+from legoray.data.processors.base import Processor, Run, Sources
+from legoray.data.processors.mind_news import ATTRIBUTES, merged_news, place_of
 from legoray.data.processors.xmind import title_source, translated
 from legoray.data.stages import Facts
-from legoray.data.tables import read_folder, write_items
+from legoray.data.tables import read_folder, write_item_pieces
 from legoray.errors import InputError, Problem
 
-NEWS = Layout(
-    ("id", "category", "subcategory", "title", "abstract", "url", "title entities",
-     "abstract entities"), "\t", "tabs",
-)  # fmt: skip
 BEHAVIORS = Layout(("impression", "user", "time", "history", "candidates"), "\t", "tabs")
-ATTRIBUTES = ("title", "abstract", "category", "subcategory")
 TIME = "%m/%d/%Y %I:%M:%S %p"
 HISTORY = "as given with each impression"
 FOLDERS = {
@@ -103,7 +97,7 @@ class Mind(Processor):
         return found
 
     def process(self, run: Run) -> None:
-        run.stages.run("items", ["items"], partial(self._items, run))
+        run.stages.run("items", ["items", "scratch/news"], partial(self._items, run))
         for part in self.behaviors.names:
             run.stages.run(f"read/{part}", [f"scratch/{part}"], partial(self._behaviors, run, part))
         outputs = ["users", "histories", "scratch/places"]
@@ -111,27 +105,22 @@ class Mind(Processor):
         run.each_split(partial(self._interactions, run))
 
     def _items(self, run: Run, folder: Path) -> Facts:
-        tables, counts = [], {}
-        for part in self.parts:
-            path = run.sources[f"news/{part}"]
-            rows = pa.concat_tables([read_fields(b, NEWS) for b in blocks_of(path)])
-            rows = mark(rows, pc.equal(rows["id"], ""), "the news id is empty", "id")
-            rows = mark(rows, repeated(rows["id"]), "news id '{value}' stands twice", "id")
-            tables.append(run.bad_rows.good(rows, path).select(["id", *ATTRIBUTES]))
-            counts[f"raw/items/{part}"] = len(tables[-1])
-        news = pa.concat_tables(tables).combine_chunks()
-        again = repeated(news["id"])
-        news = news.filter(pc.invert(again)).combine_chunks()
-        if not len(news):
-            raise InputError(Problem(str(run.sources["news/train"]), "holds no news"))
+        files = {part: run.sources[f"news/{part}"] for part in self.parts}
+        counts: dict[str, int] = {}
+        news = merged_news(run, files, folder / "scratch" / "news", counts)
         other = Facts()
-        if self.options.titles:
-            files = {part: run.sources[f"titles/{part}"] for part in self.parts}
-            news, other = translated(run, news, files, self.options.untranslated)
-        columns = {name: as_array(news[name]) for name in ATTRIBUTES}
-        facts = write_items(folder, run.engine, as_array(news["id"]), columns)
-        counts |= {"raw/items": len(news)} | other.counts | facts.counts
-        dropped = other.dropped | untitled(columns["title"]) | run.bad_rows.drain()
+        if self.options.titles:  # of MIND's size: they are looked up all at once
+            titles = {part: run.sources[f"titles/{part}"] for part in self.parts}
+            whole = pa.concat_tables(list(news)).combine_chunks()
+            missing = self.options.untranslated
+            table, other = translated(run, whole, titles, missing, partial(place_of, files))
+            news = iter([table])
+        pieces = (piece.rename_columns(["key", *ATTRIBUTES]) for piece in news)
+        facts = write_item_pieces(folder, run.engine, pieces)
+        if not facts.counts["items"]:
+            raise InputError(Problem(str(run.sources["news/train"]), "holds no news"))
+        counts |= {"raw/items": facts.counts["items"]} | other.counts | facts.counts
+        dropped = other.dropped | run.bad_rows.drain()
         return facts.model_copy(update={"counts": counts, "dropped": dropped})
 
     def _behaviors(self, run: Run, part: str, folder: Path) -> Facts:

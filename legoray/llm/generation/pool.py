@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from legoray.data.engine import ray_data
+from legoray.data.engine import ray_data, ray_wish
 from legoray.errors import InputError, Problem
 from legoray.llm.generation.local import Answer, LocalModel, Precision, Settings
 from legoray.llm.generation.questions import Question
@@ -40,7 +40,7 @@ class LocalConfig:
 
 def by_ray(batches: int) -> bool:
     """Whether Ray answers so many batches."""
-    wish = os.environ.get("LEGORAY_RAY_DATA", "auto")
+    wish = ray_wish()
     if wish in ("always", "never"):
         return wish == "always"
     ray = sys.modules.get("ray")
