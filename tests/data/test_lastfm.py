@@ -151,7 +151,7 @@ BAD = {
         "u\tnoon\tm\tn\tt\tx": "the time is 'noon', expected 2009-05-04T23:08:57Z",
         "u\t1960-05-04T23:08:57Z\tm\tn\tt\tx": "the time is '1960-05-04T23:08:57Z'",
         "u\t2009-05-04T23:08:57Z\tm\tn\tt": "has 5 fields, expected 6 separated by tabs",
-        "\t2009-05-04T23:08:57Z\tm\tn\tt\tx": "the user is empty",
+        "\t2009-05-04T23:08:57Z\tm\tn\tt\tx": "the user is '', expected a key",
     },
     "1b": {"5\t1001\t7\t8\t-3": "the time is '-3', expected seconds since 1970"},
     "360k": {"u\tm\tn\t-3": "the plays are '-3', expected a whole number"},
