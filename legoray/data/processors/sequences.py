@@ -89,8 +89,7 @@ class Sequences(Processor):
         time = rows["times"].flatten().to_numpy(zero_copy_only=False)[known]
         unknown, offsets = len(known) - len(item), keep(offsets, known)
         clicks = _clicks_of(offsets, item.astype(np.int32), time.astype(np.int64), items=len(keys))
-        short = int((np.diff(offsets) < self.options.min_length).sum())
-        if short == clicks.users:
+        if (np.diff(offsets) < self.options.min_length).all():
             message = f"no user has {self.options.min_length} items of the items file"
             hint = "is the right column named as the item's key?" if unknown else ""
             raise InputError(Problem(str(run.sources["sequences"]), message, hint))
@@ -98,13 +97,12 @@ class Sequences(Processor):
         numbers = np.arange(clicks.users, dtype=np.int32)
         facts = write_histories(folder, run.engine, numbers, clicks.offsets, clicks.item)
         users = write_users(folder, run.engine, rows["user"])
-        dropped = {"unknown_items_in_sequences": unknown, "users_with_too_few_items": short}
-        counted = {name: count for name, count in dropped.items() if count}
+        dropped = {"unknown_items_in_sequences": unknown} if unknown else {}
         read = {"raw/events": len(known), "raw/users": clicks.users}
         return Facts(
             counts=facts.counts | users.counts | read,
             hashes=facts.hashes | users.hashes,
-            dropped=counted | run.bad_rows.drain(),
+            dropped=dropped | run.bad_rows.drain(),
         )
 
     def _rows(self, run: Run) -> dict[str, pa.Array]:
@@ -152,7 +150,7 @@ class Sequences(Processor):
         clicks = Clicks.read(run.stages.work / "scratch/clicks")
         data, dropped = protocol.interactions(clicks, split)
         facts = write_interactions(folder, run.engine, split, data)
-        told = {name.replace(SHORT, "items_without_a_history"): n for name, n in dropped.items()}
+        told = {_told(name): count for name, count in dropped.items()}
         return facts.model_copy(update={"dropped": told, "protocol": protocol.describe()})
 
     def protocol(self) -> ClickProtocol:
@@ -167,6 +165,11 @@ class Sequences(Processor):
             min_length=options.min_length,
             timed=bool(options.sequences.times),
         )
+
+
+def _told(reason: str) -> str:
+    """What was left out, in the words of sequences."""
+    return reason.replace(SHORT, "items_without_a_history").replace("few_clicks", "few_items")
 
 
 def _clicks_of(offsets: Int64, item: Int32, time: Int64, *, items: int) -> Clicks:
