@@ -13,6 +13,7 @@ from legoray.data.ragged import offsets_of
 
 NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 WHOLE = r"^\s*[-+]?\d{1,18}\s*$"
+NO_KEYS = ("", "NaN", "nan")
 _TIMES = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d")
 
 
@@ -47,8 +48,13 @@ def to_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
         as_int = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
         column = pc.coalesce(as_int.cast(pa.string()), _not_nan(column).cast(pa.string()))
     text = column.cast(pa.string())
-    missing = pc.is_in(pc.utf8_trim_whitespace(text), value_set=pa.array(["", "NaN", "nan"]))
+    missing = pc.is_in(pc.utf8_trim_whitespace(text), value_set=pa.array(NO_KEYS))
     return pc.if_else(missing, pa.scalar(None, pa.string()), text)
+
+
+def no_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Where a text is no identifier: empty, or NaN, as `to_key` has it."""
+    return pc.is_in(column, value_set=pa.array(NO_KEYS))
 
 
 def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

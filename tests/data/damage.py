@@ -184,7 +184,8 @@ def without_columns(path: Path) -> Iterator[Damage]:
             yield Damage(f"no column {name.decode()}", file.with_lines(lines))
     elif file.separator != b"\0":
         fields = [file.fields(line) for line in file.lines]
-        fewer = min(map(len, fields)) - 1  # the last one may hold separators
+        # The last one may hold separators; a line without any is the head of a block.
+        fewer = min(len(row) for row in fields if len(row) > 1) - 1
         lines = [file.joined(row[:fewer]) for row in fields]
         yield Damage("without its last column", file.with_lines(lines))
 

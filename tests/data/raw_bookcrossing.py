@@ -58,7 +58,7 @@ def _tables(world: World) -> list[tuple[str, tuple[str, ...], Rows]]:
          "0" if n % 6 == 0 else str(1970 + n), "Houghton &amp; Sons", IMAGE, IMAGE, IMAGE)
         for n, i in enumerate(world.items)
     ]  # fmt: skip
-    keys = [*sorted({event.user for event in world.events}), "999"]
+    keys = sorted({event.user for event in world.events} | {"998"})
     users: Rows = [(key, PLACES[n % 4], age_of(key)) for n, key in enumerate(keys)]
     rated = sorted(world.events, key=lambda event: event.user)
     ratings: Rows = [(e.user, e.item, "0" if e.value == 3 else str(2 * e.value)) for e in rated]

@@ -10,21 +10,25 @@ from worlds import Event, Item, World
 
 PROCESSOR = "lastfm"
 OPTIONS = {"release": "1k", "negatives": 3}
+OPTIONAL = (
+    "userid-profile.tsv", "usersha1-profile.tsv", "LFM-1b_users.txt", "user_taggedartists.dat",
+)  # fmt: skip
 COUNTRIES = ("Germany", "", "Mexico")
 
 
 def write_raw(folder: Path, world: World) -> None:
     """1K: every listen twice, newest first; every third artist without a MusicBrainz number."""
     folder.mkdir(parents=True, exist_ok=True)
-    titles = {item.key: name_of(item) for item in world.items}
+    names = {item.key: name_of(item) for item in world.items}
     rows = []
     for user in sorted({event.user for event in world.events}):
         own = [event for event in world.events if event.user == user]
         listens = [(when, e) for e in own for when in (e.time, e.time + 1)]
         for when, event in sorted(listens, key=lambda listen: -listen[0]):
             at = datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            name = titles[event.item]
-            rows.append((user, at, mbid(event.item), name, "", f"Song {when % 2} of {name}"))
+            name = names.get(event.item, "")
+            number = mbid(event.item) if name else ""
+            rows.append((user, at, number, name, "", f"Song {when % 2} of {name}"))
     _write(folder / "userid-timestamp-artid-artname-traid-traname.tsv", rows)
     header = ("#id", "gender", "age", "country", "registered")
     _write(folder / "userid-profile.tsv", [header, *_profiles(world, "Feb 1, 2007")])
@@ -57,8 +61,8 @@ def write_2k(folder: Path, world: World) -> None:
 def write_360k(folder: Path, world: World) -> None:
     """360K: plays by artist, and users' profiles."""
     folder.mkdir(parents=True, exist_ok=True)
-    titles = {item.key: name_of(item) for item in world.items}
-    rows = [(e.user, mbid(e.item), titles[e.item], plays_of(e)) for e in _by_user(world)]
+    artists = {item.key: (mbid(item.key), name_of(item)) for item in world.items}
+    rows = [(e.user, *artists.get(e.item, ("", "")), plays_of(e)) for e in _by_user(world)]
     _write(folder / "usersha1-artmbid-artname-plays.tsv", rows)
     _write(folder / "usersha1-profile.tsv", _profiles(world, "Feb 1, 2007"))
 

@@ -9,7 +9,6 @@ from worlds import World
 
 PROCESSOR = "movielens"
 OPTIONS = {"negatives": 3}
-OPTIONAL = ("u.user", "users.dat")  # 10M has none
 GENRES = 19
 
 

@@ -49,4 +49,5 @@ def _blocks(folder: Path, world: World) -> dict[str, str]:
     for event in world.events:
         day = datetime.fromtimestamp(event.time, UTC).strftime("%Y-%m-%d")
         ratings[event.item].append(f"{event.user},{event.value},{day}\n")
-    return {item.key: f"{item.key}:\n" + "".join(ratings[item.key]) for item in world.items}
+    keys = sorted({item.key for item in world.items} | set(ratings))
+    return {key: f"{key}:\n" + "".join(ratings[key]) for key in keys}

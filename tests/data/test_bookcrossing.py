@@ -112,7 +112,7 @@ BAD = {
         '"101";"1001";"11"': "the rating is '11', expected 0 to 10",
         '"101";"1001";"x"': "the rating is 'x'",
         '"101";"1001"': "has not 3 quoted fields with ';' between: '\"101\";\"1001\"'",
-        '"";"1001";"5"': "the user is empty",
+        '"";"1001";"5"': "the user is '', expected a key",
     },
     "BX-Books.csv": {
         '"1001";"a";"b";"1";"c";"d";"e";"f"': "the ISBN '1001' stands twice",

@@ -80,7 +80,7 @@ BAD = {
         "101,1001,0": "the rating is '0', expected 1 to 5",
         "101,1001,": "the rating is ''",
         "101,1001": "has 2 fields, expected 3 separated by commas: user, item, value",
-        ",1001,4": "the user is empty",
+        ",1001,4": "the user is '', expected a key",
     },
     "book_tags.csv": {"8998999,1,many": "the count is 'many', expected a whole number"},
     "tags.csv": {"1,again": "tag_id '1' stands twice"},

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
-from raw_files import dataset, prepared, write
+from raw_files import ROOT, prepared, write
 from raw_lastfm import (
     COUNTRIES,
     OPTIONS,
@@ -151,7 +151,7 @@ BAD = {
         "u\tnoon\tm\tn\tt\tx": "the time is 'noon', expected 2009-05-04T23:08:57Z",
         "u\t1960-05-04T23:08:57Z\tm\tn\tt\tx": "the time is '1960-05-04T23:08:57Z'",
         "u\t2009-05-04T23:08:57Z\tm\tn\tt": "has 5 fields, expected 6 separated by tabs",
-        "\t2009-05-04T23:08:57Z\tm\tn\tt\tx": "the user is empty",
+        "\t2009-05-04T23:08:57Z\tm\tn\tt\tx": "the user is '', expected a key",
     },
     "1b": {"5\t1001\t7\t8\t-3": "the time is '-3', expected seconds since 1970"},
     "360k": {"u\tm\tn\t-3": "the plays are '-3', expected a whole number"},
@@ -210,13 +210,10 @@ def test_wrong_options(tmp_path, home, release, more, message):
 def real(tmp_path_factory, real_data):
     """The real hetrec-2k, prepared, and its files' rows as plain tuples."""
     folder = real_data("lastfm", "hetrec2011-lastfm-2k")
-    base = tmp_path_factory.mktemp("lastfm")
-    options = {"release": "hetrec-2k"}
-    published = {"items": 17_632, "events": 92_834, "users": 1_892}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LEGORAY_HOME", str(base / "home"))
-        yaml = dataset(base, "lastfm", raw=str(folder), options=options, published=published)
-        made = prepare(yaml, say=lambda line: None)
+        patch.setenv("LEGORAY_HOME", str(tmp_path_factory.mktemp("lastfm")))
+        patch.setenv("LASTFM_HOME", str(folder.parent))
+        made = prepare(ROOT / "datasets/lastfm_2k.yaml", say=lambda line: None)
     return made, folder
 
 
@@ -230,6 +227,7 @@ def test_real_counts(real):
     plays, artists = lines_of(folder / "user_artists.dat"), lines_of(folder / "artists.dat")
     counts = made.manifest.counts
     assert made.manifest.deviations == []
+    assert made.manifest.published == {"items": 17_632, "events": 92_834, "users": 1_892}
     assert counts["raw/events"] == len(plays) == 92_834
     assert counts["raw/items"] == len(artists) == 17_632
     assert counts["raw/users"] == counts["users"] == len({row[0] for row in plays}) == 1_892

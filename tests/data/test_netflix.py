@@ -82,7 +82,7 @@ BAD = {
     "101,5,06.09.2005": "the date is '06.09.2005', expected 2005-09-06",
     "101,5,1969-01-01": "the date is '1969-01-01'",
     "101,5": "has 2 fields, expected 3 separated by commas: user, value, date",
-    ",5,2005-09-06": "the user is empty",
+    ",5,2005-09-06": "the user is '', expected a key",
 }
 
 

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from legoray.data.badrows import repeated
 from legoray.data.cleaning import plain_text
-from legoray.data.convert import by_distinct, to_number
+from legoray.data.convert import by_distinct, no_key, to_number
 from legoray.data.files import RawFolder
 from legoray.data.lines import PLACE, blocks_of, mark, read_lines
 from legoray.data.processors.ages import plausible_groups
@@ -78,7 +78,7 @@ class BookCrossing(FeedbackProcessor):
         inside = pc.and_(pc.greater_equal(value, 0), pc.less_equal(value, 10))
         rows = mark(rows, pc.invert(pc.fill_null(inside, False)),
                     "the rating is '{value}', expected 0 to 10", "value")  # fmt: skip
-        rows = mark(rows, pc.equal(rows["user"], ""), "the user is empty", "user")
+        rows = mark(rows, no_key(rows["user"]), "the user is '{value}', expected a key", "user")
         rows = rows.set_column(rows.schema.get_field_index("value"), "value", value)
         yield run.bad_rows.good(rows, path)
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
@@ -48,6 +49,7 @@ from legoray.data.tables import (
 from legoray.errors import InputError, Problem
 
 Attributes = dict[str, pa.Array]
+NOBODY = pa.array(["NaN", "nan"])  # what some programs write for a user they do not know
 
 
 class FeedbackOptions(Strict):
@@ -132,8 +134,11 @@ class FeedbackProcessor(Processor):
         def pieces() -> Iterator[pa.Table]:
             nonlocal read
             for piece in self.read_events(run):
-                read += len(piece)
-                yield piece
+                named = piece.filter(pc.invert(pc.is_in(piece["user"], value_set=NOBODY)))
+                nameless = len(piece) - len(named)
+                run.bad_rows.add({f"{self.event}s_without_a_user": nameless} if nameless else {})
+                read += len(named)
+                yield named
 
         events, users, unknown = coded(pieces(), keys, first=self.often)
         if not len(events):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from legoray.data.badrows import repeated
-from legoray.data.convert import WHOLE, by_distinct, to_key, to_number, to_text
+from legoray.data.convert import WHOLE, by_distinct, no_key, to_key, to_number, to_text
 from legoray.data.files import RawFolder
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
 from legoray.data.processors.base import Run, Sources, as_array
@@ -84,8 +84,11 @@ class Goodbooks(FeedbackProcessor):
                      "count")  # fmt: skip
         given = run.bad_rows.good(given, path)
         given = given.set_column(2, "count", given["count"].cast(pa.int64()))
+        again = repeated(pc.binary_join_element_wise(given["item"], given["tag"], " "))
+        given = given.filter(pc.invert(again))
         tags, unknown = joined(given, names, goodreads)
-        run.bad_rows.add(unknown)
+        twice = pc.sum(again).as_py() or 0
+        run.bad_rows.add(unknown | ({"tags_given_again": twice} if twice else {}))
         return tags.top(len(goodreads), self.options.most_tags)
 
     def read_events(self, run: Run) -> Iterator[pa.Table]:
@@ -102,6 +105,6 @@ def parse_ratings(block: Block, layout: Layout) -> pa.Table:
     inside = pc.and_(pc.greater_equal(value, 1), pc.less_equal(value, 5))
     rows = mark(rows, pc.invert(pc.fill_null(inside, False)),
                 "the rating is '{value}', expected 1 to 5", "value")  # fmt: skip
-    rows = mark(rows, pc.equal(rows["user"], ""), "the user is empty", "user")
+    rows = mark(rows, no_key(rows["user"]), "the user is '{value}', expected a key", "user")
     columns = {"user": rows["user"], "item": rows["item"], "value": value}
     return pa.table({**columns, **{name: rows[name] for name in PLACE}})

@@ -14,7 +14,9 @@ artist or track: histories are what a user found, in the order of finding it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +32,7 @@ from legoray.data.processors.ages import plausible_groups
 from legoray.data.processors.base import Run, Sources, as_array, user_columns
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
 from legoray.data.processors.lastfm_files import (
+    BOTH,
     RELEASES,
     ItemKind,
     fields_of,
@@ -47,7 +50,7 @@ from legoray.errors import InputError, Problem
 PLAYS = {"userID": "user", "artistID": "item", "weight": "value"}
 ARTISTS = {"id": "item", "name": "name"}
 TAGS = {"tagID": "tag", "tagValue": "name"}
-TAGGED = {"artistID": "item", "tagID": "tag"}
+TAGGED = {"userID": "user", "artistID": "item", "tagID": "tag"}
 TAGGED_FILES = ("user_taggedartists.dat", "user_taggedartists-timestamps.dat")
 USER = ("age", "gender", "country")
 
@@ -128,9 +131,11 @@ class LastFm(FeedbackProcessor):
     def _tags(self, run: Run, artists: pa.ChunkedArray) -> pa.Array:
         names = _table(run, "tags", TAGS, unique="tag")
         given = _table(run, "tagged", TAGGED)
-        given = given.append_column("count", pa.array(np.ones(len(given), np.int64)))
-        tags, unknown = joined(given, names, artists)
-        run.bad_rows.add(unknown)
+        once = given.select(list(TAGGED.values())).group_by(["item", "tag", "user"]).aggregate([])
+        once = once.append_column("count", pa.array(np.ones(len(once), np.int64)))
+        tags, unknown = joined(once, names, artists)
+        again = {"tags_given_again": len(given) - len(once)} if len(once) < len(given) else {}
+        run.bad_rows.add(unknown | again)
         return tags.top(len(artists), self.options.most_tags)
 
     def read_events(self, run: Run) -> Iterator[pa.Table]:
@@ -141,8 +146,7 @@ class LastFm(FeedbackProcessor):
         """How a block of events is read."""
         kind = self.options.item
         if self.options.release == "hetrec-2k":
-            layout = header_layout(run.sources["events"], PLAYS, "\t", "tabs")
-            return partial(plays_2k, layout=layout)
+            return partial(plays_2k, layout=_with_header(run.sources["events"], PLAYS))
         if self.options.release == "360k":
             return plays_360k
         return partial(listens_1k if self.options.release == "1k" else listens_1b, kind=kind)
@@ -178,13 +182,18 @@ def _table(
 ) -> pa.Table:
     """A whole file, in a layout or with a header's columns; no key of `unique` stands twice."""
     path = run.sources[role]
-    layout = form if isinstance(form, Layout) else header_layout(path, form, "\t", "tabs")
+    layout = form if isinstance(form, Layout) else _with_header(path, form)
     header = header or not isinstance(form, Layout)
     rows = pa.concat_tables([fields_of(b, layout, header=header) for b in blocks_of(path)])
     if unique:
         rows = mark(rows, pc.equal(rows[unique], ""), f"the {unique} is empty", unique)
         rows = mark(rows, repeated(rows[unique]), f"{unique} '{{value}}' stands twice", unique)
     return run.bad_rows.good(rows, path)
+
+
+def _with_header(path: Path, form: dict[str, str]) -> Layout:
+    """hetrec-2k's files name their columns; some hold text in two encodings."""
+    return replace(header_layout(path, form, "\t", "tabs"), encoding=BOTH)
 
 
 def _named(block: Block, parse: Any) -> pa.Table:

@@ -14,13 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from legoray.data.convert import WHOLE
+from legoray.data.convert import WHOLE, no_key
 from legoray.data.lines import PLACE, PROBLEM, Block, Layout, mark, read_lines, split_lines
+from legoray.data.processors.base import as_array
 
 ItemKind = Literal["artist", "track"]
 PLAYS_360K = Layout(("user", "mbid", "artist", "value"), "\t", "tabs")
 LISTENS_1K = Layout(("user", "time", "mbid", "artist", "track id", "track"), "\t", "tabs")
 LISTENS_1B = Layout(("user", "artist", "album", "track", "time"), "\t", "tabs")
+BOTH = "UTF-8, or else Latin-1"  # field by field
 NULL = pa.scalar(None, pa.string())
 
 
@@ -58,17 +60,32 @@ RELEASES = {
 
 
 def fields_of(block: Block, layout: Layout, *, header: bool = False) -> pa.Table:
-    """The fields of a block's lines; a line that is not UTF-8 is read as Latin-1.
-
-    Owners wrote some files with both.
-    """
-    lines = read_lines(block)
-    damaged = pc.is_valid(lines[PROBLEM])
-    if pc.any(damaged).as_py():
+    """The fields of a block's lines. `layout.encoding` may be `BOTH`, as in hetrec-2k."""
+    both = layout.encoding == BOTH
+    lines = read_lines(block, "utf-8" if both else layout.encoding)
+    damaged = as_array(pc.is_valid(lines[PROBLEM]))
+    if both and pc.any(damaged).as_py():
         latin = read_lines(block, "latin-1")
-        lines = latin.set_column(0, "line", pc.if_else(damaged, latin["line"], lines["line"]))
+        bad = latin["line"].filter(damaged).to_pylist()
+        mended = [_mended(line, layout.separator) for line in bad]
+        whole = pc.replace_with_mask(
+            as_array(lines["line"]), damaged, pa.array(mended, pa.string())
+        )
+        lines = latin.set_column(0, "line", whole)
     rows = split_lines(lines, layout)
     return rows.slice(1) if header and block.start == 0 else rows
+
+
+def _mended(line: str, separator: str) -> str:
+    """A line that was read as Latin-1, its fields as UTF-8 where they are."""
+    return separator.join(map(_utf_8, line.split(separator)))
+
+
+def _utf_8(text: str) -> str:
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return text
 
 
 def plays_2k(block: Block, layout: Layout) -> pa.Table:
@@ -134,7 +151,7 @@ def _timed(
 
 
 def _checked(rows: pa.Table) -> pa.Table:
-    return mark(rows, pc.equal(rows["user"], ""), "the user is empty", "user")
+    return mark(rows, no_key(rows["user"]), "the user is '{value}', expected a key", "user")
 
 
 def _or(column: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:

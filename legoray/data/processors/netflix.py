@@ -7,6 +7,7 @@ out, is not held out: it says nothing of what came before what, so use one of th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from legoray.data.badrows import repeated
-from legoray.data.convert import by_distinct, to_number
+from legoray.data.convert import by_distinct, no_key, to_number
 from legoray.data.files import RawFolder
 from legoray.data.lines import (
     BLOCK,
@@ -30,6 +31,7 @@ from legoray.data.lines import (
 )
 from legoray.data.processors.base import Run, Sources, as_array
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
+from legoray.errors import InputError, Problem
 
 TITLES = "movie_titles.csv"
 COMBINED = tuple(f"combined_data_{number}.txt" for number in range(1, 5))
@@ -55,10 +57,13 @@ class Netflix(FeedbackProcessor):
 
     def sources(self, raw: RawFolder) -> Sources:
         names = {"titles": raw.file(TITLES)}
-        apart = sorted((raw.path / APART).glob("mv_*.txt"))
-        if apart and not (raw.path / COMBINED[0]).exists():
-            return names | {path.stem: raw.file(f"{APART}/{path.name}") for path in apart}
-        return names | {Path(name).stem: raw.file(name) for name in COMBINED}
+        if any((raw.path / name).exists() for name in COMBINED):
+            return names | {Path(name).stem: raw.file(name) for name in COMBINED}
+        there = {path.name for path in (raw.path / APART).glob("mv_*.txt")}
+        if not there:
+            return names | {Path(name).stem: raw.file(name) for name in COMBINED}
+        apart = sorted(there | _expected(names["titles"]))
+        return names | {Path(name).stem: raw.file(f"{APART}/{name}") for name in apart}
 
     def read_items(self, run: Run) -> tuple[pa.Array, Attributes]:
         path = run.sources["titles"]
@@ -79,6 +84,7 @@ class Netflix(FeedbackProcessor):
             yield from _together(run, paths)
             return
         for path in paths:
+            _check_named(path)
             yield from run.parsed(parse_ratings, blocks_of(path), path)
 
 
@@ -104,7 +110,7 @@ def parse_ratings(block: Block) -> pa.Table:
     rows = mark(rows, pc.invert(pc.fill_null(inside, False)),
                 "the rating is '{value}', expected 1 to 5", "value")  # fmt: skip
     rows = mark(rows, pc.is_null(time), "the date is '{value}', expected 2005-09-06", "date")
-    rows = mark(rows, pc.equal(rows["user"], ""), "the user is empty", "user")
+    rows = mark(rows, no_key(rows["user"]), "the user is '{value}', expected a key", "user")
     columns = {"user": rows["user"], "item": rows["item"], "value": value, "time": time}
     return pa.table({**columns, **{name: rows[name] for name in PLACE}})
 
@@ -128,16 +134,32 @@ def _movie_before(path: str, offset: int) -> str | None:
     return None
 
 
+def _expected(titles: Path) -> set[str]:
+    """The names of the movies' files, one for each title."""
+    if not titles.is_file():
+        return set()
+    numbers = re.findall(rb"^(\d{1,7}),", titles.read_bytes(), re.MULTILINE)
+    return {f"mv_{int(number):07d}.txt" for number in numbers}
+
+
 def _date(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Seconds since 1970 of the day's begin; null for what is no date after 1970."""
     time = pc.strptime(column, format="%Y-%m-%d", unit="s", error_is_null=True).cast(pa.int64())
     return pc.if_else(pc.greater_equal(time, 0), time, pa.scalar(None, pa.int64()))
 
 
+def _check_named(path: Path) -> None:
+    """Refuse a file that begins with something else than ratings of movies."""
+    with path.open("rb") as file:
+        if b":" not in file.read(LOOK_BACK):
+            raise InputError(Problem(str(path), "names no movie", "expected a line as `1:` first"))
+
+
 def _together(run: Run, paths: Iterable[Path]) -> Iterator[pa.Table]:
     """The ratings of many small files, each read by itself, in larger pieces."""
     waiting: list[pa.Table] = []
     for path in paths:
+        _check_named(path)
         for block in blocks_of(path):
             waiting.append(run.bad_rows.good(parse_ratings(block), path))
         if sum(map(len, waiting)) >= ROWS:

@@ -24,6 +24,7 @@ from legoray.data.corpus import Int32, Int64
 from legoray.data.files import RawFolder
 from legoray.data.lines import mark
 from legoray.data.processors.base import Processor, Run, Sources, as_array
+from legoray.data.processors.feedback import write_split
 from legoray.data.processors.keyed import write_items_of
 from legoray.data.processors.own_columns import check_types, lengths_of, replace_column
 from legoray.data.processors.own_options import ItemsTable
@@ -31,7 +32,7 @@ from legoray.data.protocol import NegativeRule
 from legoray.data.ragged import keep, offsets_of, rows_of
 from legoray.data.splitrule import SplitRule
 from legoray.data.stages import Facts
-from legoray.data.tables import read_folder, write_histories, write_interactions, write_users
+from legoray.data.tables import read_folder, write_histories, write_users
 from legoray.data.tabular import read_table
 from legoray.errors import InputError, Problem
 
@@ -56,6 +57,9 @@ class SequencesOptions(Strict):
     items: ItemsFile
     sequences: SequencesFile
     min_length: Annotated[int, Field(ge=3)] = Field(3, description="shorter ones are left out")
+    candidates: Literal["sampled", "all"] = Field(
+        "sampled", description="valid and test: against sampled negatives, or all items"
+    )
     negatives: Positive = Field(20, description="sampled negatives per item")
     negatives_by: Literal["uniform", "popularity"] = "uniform"
     seed: int = Field(1, ge=0, description="of the negatives")
@@ -89,8 +93,7 @@ class Sequences(Processor):
         time = rows["times"].flatten().to_numpy(zero_copy_only=False)[known]
         unknown, offsets = len(known) - len(item), keep(offsets, known)
         clicks = _clicks_of(offsets, item.astype(np.int32), time.astype(np.int64), items=len(keys))
-        short = int((np.diff(offsets) < self.options.min_length).sum())
-        if short == clicks.users:
+        if (np.diff(offsets) < self.options.min_length).all():
             message = f"no user has {self.options.min_length} items of the items file"
             hint = "is the right column named as the item's key?" if unknown else ""
             raise InputError(Problem(str(run.sources["sequences"]), message, hint))
@@ -98,13 +101,12 @@ class Sequences(Processor):
         numbers = np.arange(clicks.users, dtype=np.int32)
         facts = write_histories(folder, run.engine, numbers, clicks.offsets, clicks.item)
         users = write_users(folder, run.engine, rows["user"])
-        dropped = {"unknown_items_in_sequences": unknown, "users_with_too_few_items": short}
-        counted = {name: count for name, count in dropped.items() if count}
+        dropped = {"unknown_items_in_sequences": unknown} if unknown else {}
         read = {"raw/events": len(known), "raw/users": clicks.users}
         return Facts(
             counts=facts.counts | users.counts | read,
             hashes=facts.hashes | users.hashes,
-            dropped=counted | run.bad_rows.drain(),
+            dropped=dropped | run.bad_rows.drain(),
         )
 
     def _rows(self, run: Run) -> dict[str, pa.Array]:
@@ -148,25 +150,27 @@ class Sequences(Processor):
         return replace_column(rows, "times", pa.ListArray.from_arrays(times.offsets, filled))
 
     def _interactions(self, run: Run, split: str, folder: Path) -> Facts:
-        protocol = self.protocol()
-        clicks = Clicks.read(run.stages.work / "scratch/clicks")
-        data, dropped = protocol.interactions(clicks, split)
-        facts = write_interactions(folder, run.engine, split, data)
-        told = {name.replace(SHORT, "items_without_a_history"): n for name, n in dropped.items()}
-        return facts.model_copy(update={"dropped": told, "protocol": protocol.describe(clicks.items)})
+        facts = write_split(run, split, folder, self.protocol())
+        told = {_told(name): count for name, count in facts.dropped.items()}
+        return facts.model_copy(update={"dropped": told})
 
     def protocol(self) -> ClickProtocol:
         """The rules, as the options say them."""
         options = self.options
         return ClickProtocol(
             split=SplitRule(name="leave-last-out"),
-            candidates="sampled",
+            candidates=self.options.candidates,
             negatives=NegativeRule(options.negatives, options.negatives_by, options.seed),
             min_history=1,
             click="each item of a sequence, those that stand in it again included",
             min_length=options.min_length,
             timed=bool(options.sequences.times),
         )
+
+
+def _told(reason: str) -> str:
+    """What was left out, in the words of sequences."""
+    return reason.replace(SHORT, "items_without_a_history").replace("few_clicks", "few_items")
 
 
 def _clicks_of(offsets: Int64, item: Int32, time: Int64, *, items: int) -> Clicks:
