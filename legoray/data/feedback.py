@@ -164,7 +164,7 @@ def first_of_each(events: Feedback) -> Feedback:
     for some in _of_whole_users(events.user):
         code = events.user[some].astype(np.int64) * stride + events.item[some]
         first[some][np.unique(code, return_index=True)[1]] = True
-    return events.take(first)
+    return events if first.all() else events.take(first)
 
 
 def _of_whole_users(user: Int32) -> Iterator[slice]:
