@@ -133,14 +133,14 @@ class ClickProtocol:
             item=clicks.item[chosen],
             sampled=sampled,
         )
-        wanted = 0 if self._against_all(split) else len(chosen) * self.negatives.count
+        wanted = 0 if self.ranks_all(split) else len(chosen) * self.negatives.count
         dropped = {f"negatives_not_found/{split}": wanted - len(sampled.item)}
         if split == "train":
             dropped["clicks_with_too_short_a_history"] = short
         return data, {name: count for name, count in dropped.items() if count > 0}
 
-    def describe(self) -> dict[str, str | int | float | bool]:
-        """What is stamped on results."""
+    def describe(self, items: int) -> dict[str, str | int | float | bool]:
+        """What is stamped on results; `items` is how many there are."""
         past = (
             "the user's clicks strictly before the interaction, those of the same second excluded"
         )
@@ -153,7 +153,9 @@ class ClickProtocol:
             "history": f"{past}; at least {self.min_history}",
             **self.negatives.protocol(pool),
         }
-        return told | ({"candidates": ALL} if self.candidates == "all" else {})
+        if self.candidates == "all":
+            told |= {"candidates": ALL, "candidate_items": items}
+        return told
 
     def _split_text(self) -> str:
         if self.split.name == "temporal":
@@ -180,12 +182,13 @@ class ClickProtocol:
         short = sum(int((~long[part]).sum()) for part in found.values())
         return {name: part[long[part]] for name, part in found.items()}, short
 
-    def _against_all(self, split: str) -> bool:
+    def ranks_all(self, split: str) -> bool:
+        """Whether the clicks of a split stand alone, to be ranked against all items."""
         return self.candidates == "all" and split != "train"
 
     def _sampled(self, clicks: Clicks, parts: dict[str, NDArray[np.int64]], split: str) -> Sampled:
         chosen, number = parts[split], SPLITS.index(split)
-        if self._against_all(split):
+        if self.ranks_all(split):
             return Sampled(np.zeros(0, np.int32), np.zeros(len(chosen), np.int64))
         if self.split.name == "temporal":
             weight = clicks.counts(parts["train"]) + 1.0

@@ -217,7 +217,7 @@ class FeedbackProcessor(Processor):
             write_users(folder, run.engine, users, self.read_users(run, users)),
             write_histories(folder, run.engine, numbers, clicks.offsets, clicks.item),
         ]
-        merged = {
+        merged: dict[str, Any] = {
             field: {k: v for part in parts for k, v in getattr(part, field).items()}
             for field in ("counts", "hashes")
         }
@@ -235,7 +235,12 @@ class FeedbackProcessor(Processor):
             hint = "set a lower min_history or k_core, or another split"
             raise InputError(Problem("options.split", f"leaves no clicks for {split}", hint))
         facts = write_interactions(folder, run.engine, split, data)
-        return facts.model_copy(update={"dropped": dropped, "protocol": protocol.describe()})
+        told: dict[str, Any] = {
+            "dropped": dropped,
+            "protocol": protocol.describe(clicks.items),
+            "full_ranking": [split] if protocol.ranks_all(split) else [],
+        }
+        return facts.model_copy(update=told)
 
     def protocol(self) -> ClickProtocol:
         """The rules, as the options say them."""
