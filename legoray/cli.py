@@ -129,6 +129,42 @@ def leaderboard(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A model folder, models:/name@champion, or a run's id.")
+    ],
+    data: Annotated[Path, typer.Option(help="The data set that it was trained on.")],
+    split: Annotated[str, typer.Option(help="valid, test or train.")] = "valid",
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Such as ndcg@10; repeatable; its training's if none.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="impression or user; as in its training if absent.")
+    ] = None,
+    tracking: Tracking = DEFAULT_TRACKING,
+    form: Annotated[str, typer.Option("--format", help="table, markdown or json.")] = "table",
+) -> None:
+    """Measure a model on a split: every metric, of all impressions and of each slice.
+
+    Slices are cold users and items, short and long histories, head and tail items.
+    """
+    from legoray.zoo.evaluating import check_form, evaluate_model, print_evaluation
+
+    check_form(form)
+    stderr = console_of(stderr=True)
+    found = evaluate_model(
+        model,
+        data,
+        split=split,
+        metrics=metric or (),
+        group=group,
+        tracking=tracking,
+        say=lambda text: stderr.print(text, markup=False, highlight=False),
+    )
+    print_evaluation(found, form=form, console=console_of())
+
+
+@app.command()
 def recommend(
     model: Annotated[
         str, typer.Argument(help="A model folder, models:/name@champion, or a run's id.")

@@ -29,10 +29,9 @@ SHORT = 5  # a history of at most so many items is short
 LONG = 50  # of at least so many is long: as many as a model reads unless it is told otherwise
 HEAD = 0.8  # of the clicks of train
 RULE = (
-    "cold-user: no impression in train; cold-item: a click on an item that nobody clicked in train "
-    f"or its histories; short-history: at most {SHORT} items; long-history: at least {LONG}; "
-    f"head-item: all clicks on the most clicked items that make up {HEAD:.0%} of train's clicks; "
-    "tail-item: a click on another one"
+    "cold-user: no impression in train; cold-item: a click on what nobody clicked in train or its "
+    f"histories; short-history: at most {SHORT} items; long-history: at least {LONG}; head-item: "
+    f"all clicks on the items that make up {HEAD:.0%} of train's clicks; tail-item: any other"
 )
 COLUMNS = ["impression_id", "history_id", "history_end", "item_id", "label"]
 

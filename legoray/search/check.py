@@ -53,7 +53,10 @@ def check_space(
         say: told how it goes.
     """
     began = time.perf_counter()
-    problems = evaluation_problems(space.config.evaluate, corpus)
+    problems = [
+        Problem(space.document.where(tuple(p.where.split("."))), p.message, p.hint)
+        for p in evaluation_problems(space.config.evaluate, corpus)
+    ]
     problems = problems or _prepare(space.recipes(), tables, home, say)
     if problems:
         return problems
