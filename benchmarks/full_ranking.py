@@ -56,7 +56,7 @@ def make_corpus(rng: np.random.Generator, items: int, users: int) -> Corpus:
     weight /= weight.sum()
     lengths = np.minimum(rng.geometric(1 / 80, users), 300)
     offsets = np.append(0, np.cumsum(lengths))
-    draw = lambda size: rng.choice(items, size, p=weight).astype(np.int32) + 1  # noqa: E731
+    draw = lambda size: np.asarray(rng.choice(items, size, p=weight), np.int32) + 1  # noqa: E731
     split = Split(
         impression=np.arange(users),
         history=np.arange(users, dtype=np.int32),
