@@ -115,6 +115,15 @@ def test_feedback_is_marked_the_same_way(tmp_path, home, split, candidates):
         assert total["cold-user"]
 
 
+def test_real_marks(tmp_path, home, real_data):
+    raw = str(real_data("movielens", "ml-latest-small"))
+    options = {"split": "leave-last-out", "candidates": "all", "negatives": 1}
+    made = prepared(tmp_path, "movielens", raw=raw, options=options)
+    total = check(made.tables)
+    assert all(total.values())
+    assert made.manifest.protocol["candidate_items"] == 9742
+
+
 def test_items_clicked_equally_often_are_in_one_part():
     yes, no = True, False
     assert head_items(np.array([0, 5, 1, 1, 2, 1])).tolist() == [no, yes, yes, yes, yes, yes]
