@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from worlds import Event, Item, World
+from worlds import START, Event, Item, World
 
 PROCESSOR = "adressa"
 OPTIONS: dict[str, object] = {"negatives": 3}
@@ -19,7 +19,7 @@ def write_raw(folder: Path, world: World) -> None:
     items = {item.key: item for item in world.items}
     days = defaultdict(list)
     for number, event in enumerate(world.events):
-        day = time.strftime("%Y%m%d", time.gmtime(event.time))
+        day = time.strftime("%Y%m%d", time.gmtime(max(event.time, START)))
         days[day].append(_event(number, event, items[event.item]))
         if number % 3 == 0:
             days[day].append(_home(number, event))

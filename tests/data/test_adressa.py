@@ -115,6 +115,19 @@ def test_the_folder_above(tmp_path, home):
         prepared(tmp_path, "adressa")
 
 
+def test_a_day_in_between_that_is_not_there(tmp_path, home, raw):
+    path = days(raw)[4]
+    path.rename(path.with_name(f"{path.name}.zip"))
+    with pytest.raises(InputError) as caught:
+        prepared(tmp_path, "adressa", options=SMALL)
+    first, summary = caught.value.problems
+    assert (first.where, first.message) == (str(path), "no such file")
+    assert f"unzip {path}.zip first" in first.hint
+    assert summary.message.endswith("that have no file: 1")
+    made = prepared(tmp_path, "adressa", options=SMALL | {"gaps": "allow"})
+    assert made.manifest.counts["raw/events"] < 400
+
+
 BAD = {
     "no JSON": ("{", "is not JSON"),
     "a list": ("[1]", "is not an object"),

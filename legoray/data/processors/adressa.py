@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import date, timedelta
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +33,7 @@ EVENT = pa.schema([
     ("category1", pa.string()), ("keywords", pa.string()), ("activeTime", pa.float64()),
 ])  # fmt: skip
 ATTRIBUTES = ("title", "category", "subcategory", "keywords")
+SHOWN = 3  # days that are named at once
 DAY = re.compile(r"\d{8}(\.json)?(\.gz)?")
 
 
@@ -39,6 +42,9 @@ class AdressaOptions(FeedbackOptions):
 
     like: float | None = Field(
         None, gt=0, description="seconds of reading that make a click; every reading if null"
+    )
+    gaps: Literal["fail", "allow"] = Field(
+        "fail", description="what becomes of days that have no file, between two that have one"
     )
 
 
@@ -57,6 +63,8 @@ class Adressa(FeedbackProcessor):
             inside = [path.name for path in raw.path.iterdir() if path.is_dir()]
             hint = f"do they lie in {inside[0]}?" if len(inside) == 1 else raw.advice
             raw.problems.append(Problem(str(raw.path), "holds no day, a file like 20170101", hint))
+        elif self.options.gaps == "fail":
+            _note_gaps(raw, days)
         return {day: raw.file(day, text=not day.endswith(".gz")) for day in days}
 
     def read_items(self, run: Run) -> tuple[pa.Array, Attributes]:
@@ -78,6 +86,24 @@ class Adressa(FeedbackProcessor):
                 home = pc.is_null(rows["item"])
                 left_out(run, "home_page_events", home)
                 yield rows.filter(pc.invert(home))
+
+
+def _note_gaps(raw: RawFolder, days: list[str]) -> None:
+    """Note a problem for the first days without a file, between the first day and the last."""
+    found = {day[:8] for day in days}
+    try:
+        dates = [date(int(d[:4]), int(d[4:6]), int(d[6:])) for d in (min(found), max(found))]
+    except ValueError:  # such as 20171350: no day of any calendar
+        return
+    span = (dates[1] - dates[0]).days
+    missing = [f"{dates[0] + timedelta(n):%Y%m%d}" for n in range(span + 1)]
+    missing = [day for day in missing if day not in found]
+    for day in missing[:SHOWN]:
+        raw.file(day)
+    if missing:
+        more = f"days between {min(found)} and {max(found)} that have no file: {len(missing)}"
+        hint = "where the owners have none either: options.gaps: allow"
+        raw.problems.append(Problem(str(raw.path), more, hint))
 
 
 def _checked(block: TextBlock, read: Parse) -> pa.Table:
