@@ -213,7 +213,7 @@ def test_bad_rows(tmp_path, home, line):
 
 
 def test_unknown_items_and_wrong_options(tmp_path, home):
-    raw(tmp_path, {"a": ["i1", "i99", "i2", "i3"], "b": ["i99"]})
+    raw(tmp_path, {"a": ["i1", "i99", "i2", "i3", "i4"], "b": ["i99"]})
     made = prepared(tmp_path, "sequences", options=OPTIONS)
     assert made.manifest.dropped == {"unknown_items_in_sequences": 2, "users_with_too_few_items": 1}
     raw(tmp_path, {"a": ["99", "98", "97"]})
