@@ -37,6 +37,7 @@ ALL = (
     "valid and test: the click against all items, but for those of the user's history; train: "
     "sampled"
 )
+SHORT = "clicks_with_too_short_a_history"
 LEAVE_RANDOM_OUT = (
     "leave-random-out: nothing is known of the order; of each user one item drawn at random is "
     "test, another one valid"
@@ -45,7 +46,7 @@ LEAVE_RANDOM_OUT = (
 
 @dataclass(frozen=True)
 class Clicks:
-    """All clicks by user and time, and what else users had."""
+    """All clicks by user and time, and what else users had. A user may click an item again."""
 
     user: Int32  # [T] sorted
     item: Int32  # [T] from 1
@@ -108,6 +109,7 @@ class ClickProtocol:
     min_history: int
     click: str  # what counts as one, in words
     min_length: int = 3  # of a user's clicks, where one is left out
+    timed: bool = True  # else clicks are in order, and nothing is known of when they were
 
     def interactions(self, clicks: Clicks, split: str) -> tuple[Impressions, dict[str, int]]:
         """The interactions of a split, and what was left out of them, by reason.
@@ -135,8 +137,12 @@ class ClickProtocol:
         )
         wanted = 0 if self._against_all(split) else len(chosen) * self.negatives.count
         dropped = {f"negatives_not_found/{split}": wanted - len(sampled.item)}
+        if self.split.name != "temporal":
+            dropped[f"{SHORT}/{split}"] = short[split]
+        elif split == "train":
+            dropped[SHORT] = sum(short.values())
         if split == "train":
-            dropped["clicks_with_too_short_a_history"] = short
+            dropped["users_with_too_few_clicks"] = self._users_left_out(clicks)
         return data, {name: count for name, count in dropped.items() if count > 0}
 
     def describe(self) -> dict[str, str | int | float | bool]:
@@ -144,6 +150,8 @@ class ClickProtocol:
         past = (
             "the user's clicks strictly before the interaction, those of the same second excluded"
         )
+        if not self.timed:
+            past = "the user's clicks before this one"
         if self.split.name == "leave-random-out":
             past = "the user's clicks drawn before this one"
         pool = RATED if self.split.name == "temporal" else UNSEEN
@@ -165,20 +173,29 @@ class ClickProtocol:
         rule = LEAVE_LAST_OUT if self.split.name == "leave-last-out" else LEAVE_RANDOM_OUT
         return f"{rule}; users of at least {self.min_length} items"
 
-    def _parts(self, clicks: Clicks, end: Int32) -> tuple[dict[str, NDArray[np.int64]], int]:
-        """Positions of each split's clicks, and how many have too short a history."""
+    def _parts(
+        self, clicks: Clicks, end: Int32
+    ) -> tuple[dict[str, NDArray[np.int64]], dict[str, int]]:
+        """Positions of each split's clicks, and how many have too short a history.
+
+        Where splits are periods, what has too short a history is in none of them: it is counted as
+        train's.
+        """
         long = end >= self.min_history
         if self.split.name == "temporal":
             order = np.flatnonzero(long)
             order = order[np.argsort(clicks.time[order], kind="stable")]
             periods = temporal_split(clicks.time[order], list(self.split.shares))
-            return (
-                {name: order[part] for name, part in zip(SPLITS, periods, strict=True)},
-                int((~long).sum()),
-            )
+            parts = {name: order[part] for name, part in zip(SPLITS, periods, strict=True)}
+            return parts, {"train": int((~long).sum())}
         found = leave_last_out(clicks.offsets, min_length=self.min_length)
-        short = sum(int((~long[part]).sum()) for part in found.values())
+        short = {name: int((~long[part]).sum()) for name, part in found.items()}
         return {name: part[long[part]] for name, part in found.items()}, short
+
+    def _users_left_out(self, clicks: Clicks) -> int:
+        """How many users have too few clicks to leave any out."""
+        few = np.diff(clicks.offsets) < self.min_length
+        return 0 if self.split.name == "temporal" else int(few.sum())
 
     def _against_all(self, split: str) -> bool:
         return self.candidates == "all" and split != "train"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -91,7 +92,7 @@ def write_items(
     ).cast(items_schema(list(attributes)))
     engine.write(_slices(table), folder / "items")
     return Facts(
-        counts={"items": len(keys)},
+        counts={"items": len(keys)} | _without(table, "items", attributes),
         attributes=list(attributes),
         hashes={"items": hash_columns({name: table[name] for name in columns})},
     )
@@ -106,10 +107,16 @@ def write_users(
     table = pa.table({"user": numbers, **columns}).cast(users_schema(list(attributes or {})))
     engine.write(_slices(table), folder / "users")
     return Facts(
-        counts={"users": len(keys)},
+        counts={"users": len(keys)} | _without(table, "users", attributes or {}),
         user_attributes=list(attributes or {}),
         hashes={"users": hash_columns({name: table[name] for name in columns})},
     )
+
+
+def _without(table: pa.Table, of: str, attributes: Mapping[str, pa.Array]) -> dict[str, int]:
+    """How many rows have no text in an attribute, where any lacks it."""
+    empty = {name: pc.sum(pc.equal(table[name], "")).as_py() for name in attributes}
+    return {f"{of}_without/{name}": count for name, count in empty.items() if count}
 
 
 def write_histories(

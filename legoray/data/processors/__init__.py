@@ -9,11 +9,18 @@ from legoray.errors import InputError, unknown
 
 PROCESSORS = {
     "amazon": "legoray.data.processors.amazon:Amazon",
+    "bookcrossing": "legoray.data.processors.bookcrossing:BookCrossing",
     "feedback": "legoray.data.processors.own_feedback:OwnFeedback",
+    "goodbooks": "legoray.data.processors.goodbooks:Goodbooks",
     "goodreads": "legoray.data.processors.goodreads:Goodreads",
+    "hm": "legoray.data.processors.hm:HM",
+    "lastfm": "legoray.data.processors.lastfm:LastFm",
+    "microlens": "legoray.data.processors.microlens:MicroLens",
     "mind": "legoray.data.processors.mind:Mind",
     "movielens": "legoray.data.processors.movielens:MovieLens",
+    "netflix": "legoray.data.processors.netflix:Netflix",
     "own": "legoray.data.processors.own:Own",
+    "pog": "legoray.data.processors.pog:POG",
     "sequences": "legoray.data.processors.sequences:Sequences",
     "steam": "legoray.data.processors.steam:Steam",
     "yelp": "legoray.data.processors.yelp:Yelp",

@@ -7,14 +7,15 @@ feedback -> clicks (threshold, first of each pair, k-core) -> histories -> split
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
@@ -30,6 +31,7 @@ from legoray.data.feedback import (
     first_of_each,
     in_order,
     k_core,
+    users_in_time,
 )
 from legoray.data.processors.base import Processor, Run, as_array
 from legoray.data.protocol import NegativeRule
@@ -45,6 +47,7 @@ from legoray.data.tables import (
 from legoray.errors import InputError, Problem
 
 Attributes = dict[str, pa.Array]
+NOBODY = pa.array(["NaN", "nan"])  # what some programs write for a user they do not know
 
 
 class FeedbackOptions(Strict):
@@ -71,9 +74,10 @@ class FeedbackOptions(Strict):
 class FeedbackProcessor(Processor):
     """A family of feedback. Subclasses say how files are read, and what a click is."""
 
-    event: ClassVar[str] = "rating"  # what one row of feedback is
-    threshold: ClassVar[str] = "a rating of at least {like:g}"  # what a click is, where asked
+    event: str = "rating"  # what one row of feedback is
+    threshold: str = "a rating of at least {like:g}"  # what a click is, where asked
     times: Literal["known", "order", "none"] = "known"  # or rows in order, or nothing
+    often: bool = False  # whether users meet an item so often that repeats should go early
     options: Any
 
     def __init__(self, options: Any) -> None:
@@ -123,30 +127,41 @@ class FeedbackProcessor(Processor):
 
     def _events(self, run: Run, folder: Path) -> Facts:
         keys = as_array(read_folder(run.stages.work / "scratch/items", ["key"])["key"])
-        events, users, unknown = coded(self.read_events(run), keys)
+        read = 0
+
+        def pieces() -> Iterator[pa.Table]:
+            nonlocal read
+            for piece in self.read_events(run):
+                named = piece.filter(pc.invert(pc.is_in(piece["user"], value_set=NOBODY)))
+                nameless = len(piece) - len(named)
+                run.bad_rows.add({f"{self.event}s_without_a_user": nameless} if nameless else {})
+                read += len(named)
+                yield named
+
+        events, users, unknown = coded(pieces(), keys, first=self.often)
         if not len(events):
             message = f"there is no {self.event} of an item that the files describe"
             raise InputError(Problem(str(_first(run)), message))
+        events, users = users_in_time(events, users)
         table = pa.table({name: getattr(events, name) for name in _COLUMNS})
         pq.write_table(table, folder / "scratch/events/all")
         pq.write_table(pa.table({"key": users}), folder / "scratch/events/users")
-        counts = {"raw/events": len(events) + unknown, "raw/users": len(users)}
+        counts = {"raw/events": read, "raw/users": len(users)}
         dropped = {f"{self.event}s_of_unknown_items": unknown} if unknown else {}
         return Facts(counts=counts, dropped=dropped | run.bad_rows.drain())
 
     def _clicks(self, run: Run, folder: Path) -> Facts:
         """Rules -> who clicked what; the numbers of items and users; items, users, histories."""
         scratch = run.stages.work / "scratch"
-        table = pq.read_table(scratch / "events/all")
-        events = Feedback(**{name: table[name].to_numpy() for name in _COLUMNS})
+        events = _read(scratch / "events/all")
         described = read_folder(scratch / "items")
         events, dropped = self._without_unknown_times(run, events)
         ordered = self.options.split.name != "leave-random-out"
         events = in_order(events, shuffled=None if ordered else self.options.seed)
         since = _since(events, len(described))
         distinct = first_of_each(events)
-        if len(distinct) < len(events):
-            dropped[f"{self.event}s_given_again"] = len(events) - len(distinct)
+        again = self._read_of_known_items(run) - sum(dropped.values()) - len(distinct)
+        dropped[f"{self.event}s_given_again"] = again
         clicked = self._liked(distinct, dropped)
         clicks = distinct.take(clicked)
         items, item_number = dense(self._kept_items(clicks, distinct, len(described)), len(since))
@@ -169,6 +184,12 @@ class FeedbackProcessor(Processor):
         facts = self._tables(run, folder, found, described.take(items), as_array(keys))
         counted = {name: count for name, count in dropped.items() if count}
         return facts.model_copy(update={"dropped": counted | run.bad_rows.drain()})
+
+    def _read_of_known_items(self, run: Run) -> int:
+        """How many events there were of items that are described."""
+        facts = run.stages.facts["read/events"]
+        unknown = facts.dropped.get(f"{self.event}s_of_unknown_items", 0)
+        return facts.counts["raw/events"] - unknown
 
     def _liked(self, distinct: Feedback, dropped: dict[str, int]) -> NDArray[np.bool_]:
         """Which feedback is a click."""
@@ -241,7 +262,7 @@ class FeedbackProcessor(Processor):
         """The rules, as the options say them."""
         options = self.options
         click = (
-            f"each {self.event}"
+            f"each {self.event.replace('_', ' ')}"
             if options.like is None
             else self.threshold.format_map({"like": options.like})
         )
@@ -252,10 +273,16 @@ class FeedbackProcessor(Processor):
             negatives=NegativeRule(options.negatives, options.negatives_by, options.seed),
             min_history=options.min_history,
             click=f"{click}; of the same user and item the first{core}",
+            timed=self.times == "known",
         )
 
 
 _COLUMNS = ("user", "item", "time", "value")
+
+
+def _read(path: Path) -> Feedback:
+    table = pq.read_table(path)
+    return Feedback(**{name: table[name].to_numpy() for name in _COLUMNS})
 
 
 def _since(events: Feedback, items: int) -> Int64:

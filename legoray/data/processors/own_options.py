@@ -103,7 +103,9 @@ def check_tables(options: OwnOptions) -> None:
         problems.append(Problem(at, "needs all three of `train`, `valid` and `test`"))
     rule = "official" if table.split or any(files) else "temporal"
     if options.split and options.split.name != rule:
-        reason = "files or a column say it" if rule == "official" else "neither files nor a column do"
+        reason = (
+            "files or a column say it" if rule == "official" else "neither files nor a column do"
+        )
         message = f"is '{options.split.name}', expected {rule}: {reason}"
         problems.append(Problem("options.split", message))
     if table.split and any(files):
