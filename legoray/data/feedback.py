@@ -160,7 +160,7 @@ def first_of_each(events: Feedback) -> Feedback:
     stride = int(events.item.max(initial=0)) + 1
     code = events.user.astype(np.int64) * stride + events.item
     first = np.unique(code, return_index=True)[1]
-    return events.take(np.sort(first))
+    return events if len(first) == len(events) else events.take(np.sort(first))
 
 
 def k_core(user: Int32, item: Int32, k: int) -> NDArray[np.bool_]:

@@ -153,8 +153,7 @@ class FeedbackProcessor(Processor):
     def _clicks(self, run: Run, folder: Path) -> Facts:
         """Rules -> who clicked what; the numbers of items and users; items, users, histories."""
         scratch = run.stages.work / "scratch"
-        table = pq.read_table(scratch / "events/all")
-        events = Feedback(**{name: table[name].to_numpy() for name in _COLUMNS})
+        events = _read(scratch / "events/all")
         described = read_folder(scratch / "items")
         events, dropped = self._without_unknown_times(run, events)
         ordered = self.options.split.name != "leave-random-out"
@@ -279,6 +278,11 @@ class FeedbackProcessor(Processor):
 
 
 _COLUMNS = ("user", "item", "time", "value")
+
+
+def _read(path: Path) -> Feedback:
+    table = pq.read_table(path)
+    return Feedback(**{name: table[name].to_numpy() for name in _COLUMNS})
 
 
 def _since(events: Feedback, items: int) -> Int64:
