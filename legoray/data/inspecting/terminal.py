@@ -10,7 +10,7 @@ from rich.text import Text
 from legoray.data.inspecting.result import Inspection
 from legoray.data.inspecting.sections import Section, sections
 
-WORDS = ("compared", "of", "slice", "from", "what")  # heads of columns that hold no numbers
+WORDS = ("compared", "of", "from", "what")  # heads of columns that hold no numbers
 
 
 def print_inspection(found: Inspection, console: Console) -> None:
