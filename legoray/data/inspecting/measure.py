@@ -42,6 +42,7 @@ def measure(
     passes = {name: pass_split(tables, manifest, name, histories.user) for name in names}
     seen = seen_by_train(tables, histories.user, manifest.counts)
     splits = [one.facts(manifest) for one in passes.values()]
+    later = [one for name, one in passes.items() if name != "train"]
     shown = _split_to_show(splits)
     return Inspection(
         manifest=manifest,
@@ -52,11 +53,7 @@ def measure(
         splits=splits,
         sparsity=sparsity_of(list(passes.values()), manifest),
         stored=histories.lengths,
-        cold=[
-            cold_of(one, seen, labeled=manifest.labeled[name])
-            for name, one in passes.items()
-            if name != "train"
-        ],
+        cold=[cold_of(one, seen, manifest) for one in later],
         slices=_slices(manifest, names),
         popularity=popularity_of(passes["train"].clicked[1:], seen.head[1:]),
         timeline=timeline_of(list(passes.values())),

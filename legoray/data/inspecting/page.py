@@ -9,8 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from legoray.data.inspecting.plots import plots_of
 from legoray.data.inspecting.result import Inspection
-from legoray.data.inspecting.sections import Section, sections
-from legoray.data.inspecting.terminal import WORDS
+from legoray.data.inspecting.sections import WORDS, Section, sections
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "

@@ -22,6 +22,7 @@ from legoray.data.slices import HEAD
 
 Row = tuple[str, ...]
 NONE = "-"
+WORDS = ("compared", "of", "from", "what")  # heads of columns that hold no numbers
 _LABELS = {True: "clicked", False: "not clicked", None: "candidate"}
 _QUANTILES = ("least", "25%", "median", "75%", "90%", "99%", "most")
 assert len(_QUANTILES) == len(QUANTILES)

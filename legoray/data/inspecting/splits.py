@@ -131,9 +131,9 @@ def pass_split(tables: Path, manifest: Manifest, split: str, user_of: Int32) -> 
     return gathered
 
 
-def cold_of(split: SplitPass, seen: Seen, *, labeled: bool) -> ColdFacts:
+def cold_of(split: SplitPass, seen: Seen, manifest: Manifest) -> ColdFacts:
     """What a later split has that train had not."""
-    users, clicked = split.by_user > 0, split.clicked > 0
+    users, clicked, labeled = split.by_user > 0, split.clicked > 0, manifest.labeled[split.name]
     return ColdFacts(
         split=split.name,
         users=int(users.sum()),
