@@ -121,7 +121,7 @@ def _figure(
         showlegend=any(trace.name for trace in traces),
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         barmode="group",
-        xaxis=_axis(x, x_type),
+        xaxis={"nticks": 12, **_axis(x, x_type)},
         yaxis=_axis(y, y_type),
     )
     return go.Figure(list(traces), layout)
@@ -129,7 +129,7 @@ def _figure(
 
 def _axis(title: str, kind: str) -> dict[str, Any]:
     lines = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
-    shared = {**lines, "title": {"text": title}, "type": kind, "nticks": 12}
+    shared = {**lines, "title": {"text": title}, "type": kind}
     if kind == "log":
         return shared | {"dtick": 1}  # a line for each power of ten
     return shared | ({"rangemode": "tozero"} if kind == "linear" else {})
