@@ -17,7 +17,9 @@ from legoray.data.ragged import flat, offsets_of, rows_of
 from legoray.data.schema import (
     HISTORIES,
     INTERACTIONS,
+    MARKS,
     SCHEMA_VERSION,
+    SLICES,
     SPLITS,
     WRITTEN,
     Manifest,
@@ -232,6 +234,9 @@ def _split(
     counts = np.diff(np.append(starts, len(identity)))
     offsets = offsets_of(counts)
     item, label = _clicks_first(column["item_id"], column["label"], offsets)
+    full_ranking = name in manifest.full_ranking
+    if full_ranking and not label.all():
+        raise DamagedError(_damaged(tables / folder, "it has rows that are no clicks"))
     history = column["history_id"][starts]
     return Split(
         impression=identity[starts],
@@ -244,7 +249,27 @@ def _split(
         item=item,
         label=label,
         labeled=manifest.labeled[name],
+        full_ranking=full_ranking,
+        slices=_slices(tables, name, manifest, read, identity[starts]),
     )
+
+
+def _slices(
+    tables: Path, split: str, manifest: Manifest, read: ReadFiles, impressions: np.ndarray
+) -> dict[str, NDArray[np.bool_]]:
+    """Slice -> which impressions of the split belong to it; none where the tables have no slices.
+
+    A slice without an impression takes no place in memory.
+    """
+    folder = f"slices/{split}"
+    files = _files(tables, manifest, folder)
+    if not files:
+        return {}
+    marks = pa.concat_tables(read(files, MARKS.names))
+    if not np.array_equal(marks["impression_id"].to_numpy(), impressions):
+        raise DamagedError(_damaged(tables / folder, "its rows are not the split's impressions"))
+    columns = {name: marks[name].to_numpy() for name in SLICES}
+    return {name: marked for name, marked in columns.items() if marked.any()}
 
 
 def _sums(label: Any, offsets: np.ndarray) -> np.ndarray:
@@ -261,6 +286,11 @@ def _clicks_first(item: Any, label: Any, offsets: np.ndarray) -> tuple[np.ndarra
         return item, label
     order = np.lexsort((-label, rows_of(offsets)))
     return item[order], label[order]
+
+
+def table_files(tables: Path, table: str) -> list[str]:
+    """The Parquet files of a table as they lie there, relative to the folder of all tables."""
+    return [str(path.relative_to(tables)) for path in sorted((tables / table).rglob("*.parquet"))]
 
 
 def _files(tables: Path, manifest: Manifest, folder: str) -> list[Path]:

@@ -119,7 +119,10 @@ def open_table(
 
     def make() -> bytes:
         texts = read_texts(tables, attribute, manifest)
-        return _pack(make_table(texts, length=length, tokenizer=tokenizer, shift=shift))
+        kind = f"{type(tokenizer.model).__name__} of {tokenizer.get_vocab_size():,} words"
+        of_texts = {"attribute": attribute, "texts": texts_of.get(attribute, "")}
+        note = {**of_texts, "length": str(length), "tokenizer": kind}
+        return _pack(make_table(texts, length=length, tokenizer=tokenizer, shift=shift), note)
 
     _once(file, make)
     return _load(file, manifest.counts["items"])
@@ -198,8 +201,9 @@ def _write(file: Path, content: bytes) -> None:
             raise
 
 
-def _pack(table: TokenTable) -> bytes:
-    metadata = {"crc32": str(_checksum(table))}
+def _pack(table: TokenTable, note: dict[str, str]) -> bytes:
+    """The file's content; the note is for people, and for `legoray inspect`."""
+    metadata = {"crc32": str(_checksum(table)), **note}
     return save({"ids": table.ids, "offsets": table.offsets}, metadata=metadata)
 
 

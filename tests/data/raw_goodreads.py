@@ -11,7 +11,6 @@ from worlds import Event, World
 
 PROCESSOR = "goodreads"
 OPTIONS: dict[str, object] = {"negatives": 3}
-OPTIONAL = ("goodreads_book_authors.json.gz",)
 
 
 def write_raw(folder: Path, world: World) -> None:

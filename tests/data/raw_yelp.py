@@ -10,7 +10,6 @@ from worlds import World
 
 PROCESSOR = "yelp"
 OPTIONS = {"negatives": 3}
-OPTIONAL = ("yelp_academic_dataset_user.json",)
 
 
 def write_raw(folder: Path, world: World) -> None:

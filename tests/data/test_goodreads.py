@@ -147,7 +147,7 @@ def test_bad_books_and_authors(raw, tmp_path, home):
     assert row["key"] == "9"
     assert row["authors"] == row["title"] == ""
     assert made.manifest.dropped["authors_without_a_name"] == 2
-    assert made.manifest.dropped["items_without_a_title"] == 1
+    assert made.manifest.counts["items_without/title"] == 1
     authors = raw / "goodreads_book_authors.json.gz"
     with_line(authors, '{"author_id": "604", "name": "A"}\n{"author_id": "604", "name": "B"}')
     with pytest.raises(InputError, match=r"authors.json.gz:\d+: author_id '604' stands twice"):

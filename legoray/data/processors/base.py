@@ -67,7 +67,7 @@ class Processor(ABC):
 
     Options: ClassVar[type[Strict]]
     version: ClassVar[int] = 1  # goes up when the same files would give other tables
-    attributes: ClassVar[tuple[str, ...]] = ()  # empty: known only once items are read
+    attributes: tuple[str, ...] = ()  # empty: known only once items are read
     default_text: ClassVar[tuple[str, ...]] = ()  # empty: all attributes
 
     def __init__(self, options: Any) -> None:

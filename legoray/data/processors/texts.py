@@ -57,10 +57,9 @@ def counted_texts(run: Run, rows: pa.Table, names: tuple[str, ...]) -> tuple[pa.
     """Keys and attributes of items; what was left out of their texts is counted.
 
     Args:
-        run: takes the counts: of each column of truth values, under its own name, and of items
-            without their main text.
+        run: takes the counts: of each column of truth values, under its own name.
         rows: `key`, the attributes, and any columns of truth values.
-        names: the attributes, the main text first.
+        names: the attributes.
 
     Raises:
         InputError: all texts of an attribute together are longer than a column may be.
@@ -70,5 +69,4 @@ def counted_texts(run: Run, rows: pa.Table, names: tuple[str, ...]) -> tuple[pa.
             left_out(run, name, rows[name])
     advice = "set a lower `longest` of the options"
     texts: Attributes = {name: whole_column(rows, name, advice) for name in names}
-    left_out(run, f"items_without_a_{names[0]}", pc.equal(texts[names[0]], ""))
     return as_array(rows["key"]), texts
