@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,9 @@ def print_datasets(console: Console, say: Callable[[str], None]) -> None:
     Raises:
         InputError: as `listed`.
     """
-    table = Table(*HEADS, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in HEADS:
+        table.add_column(name, no_wrap=name in ("name", "here"))
     found = listed()
     for one in found:
         if one.config is not None:
@@ -93,7 +95,7 @@ def print_dataset(name: str, say: Callable[[str], None]) -> None:
         "citation": config.citation,
         "url": config.url,
         "processor": config.processor,
-        "published": published_text(config),
+        "published": counts_text(config.published),
         "path": config.path,
         "here": _here(config, file),
         "to get it": config.get,
@@ -117,15 +119,15 @@ def markdown_lines() -> Iterator[str]:
             raise InputError(one.problem)
         known = one.config
         link = f"[page]({known.url})" if known.url else "in the repository"
-        cells = (f"`{known.name}`", known.title, f"`{known.processor}`", published_text(known),
-                 known.licence, link)  # fmt: skip
+        counts = counts_text(known.published)
+        name, processor = f"`{known.name}`", f"`{known.processor}`"
+        cells = (name, known.title, processor, counts, known.licence, link)
         yield "| " + " | ".join(" ".join(cell.replace("|", r"\|").split()) for cell in cells) + " |"
 
 
-def published_text(config: DatasetConfig) -> str:
-    """Published counts in words."""
-    counts = config.published.items()
-    return ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts)
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Counts in words."""
+    return ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
 
 
 def _read(file: Path) -> Listed:
@@ -137,7 +139,8 @@ def _read(file: Path) -> Listed:
 
 def _row(config: DatasetConfig, file: Path) -> tuple[str, ...]:
     licence = re.split(r"\s*[(;]", config.licence)[0]  # its name; the rest is conditions
-    return (config.name, config.processor, published_text(config), licence, _here(config, file))
+    totals = {what: count for what, count in config.published.items() if "/" not in what}
+    return (config.name, config.processor, counts_text(totals), licence, _here(config, file))
 
 
 def _here(config: DatasetConfig, file: Path) -> str:

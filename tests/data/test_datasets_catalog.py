@@ -73,7 +73,7 @@ def test_each_yaml_of_the_repository_says_what_one_needs(file):
     assert config.get
     processor_class(config.processor).Options.model_validate(config.options)
     if not config.synthetic:
-        assert config.url.startswith("https://")
+        assert config.url.startswith(("https://", "http://"))
         assert config.citation
 
 
