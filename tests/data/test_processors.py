@@ -163,16 +163,17 @@ def raw_files(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / "raw").rglob("*") if path.is_file())
 
 
-def markers(home: Path) -> int:
-    """How many stages of a preparation are done."""
-    return sum(1 for _ in home.glob("tables/.tiny-*.partial/stages/*.json"))
+def progress(home: Path) -> int:
+    """How far a preparation is: 1 once its folder is there, and 1 more for each stage done."""
+    work = "tables/.tiny-*.partial"
+    return sum(1 for name in ("stamp.json", "stages/*.json") for _ in home.glob(f"{work}/{name}"))
 
 
-def killed(path: Path, home: Path, *, stages: int, delay: float) -> bool:
-    """Whether `legoray prepare` was killed, a while after so many stages were done."""
+def killed(path: Path, home: Path, *, far: int, delay: float) -> bool:
+    """Whether `legoray prepare` was killed, a while after it had come so far."""
     command = [sys.executable, "-m", "legoray.cli", "prepare", str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while process.poll() is None and markers(home) < stages:
+    while process.poll() is None and progress(home) < far:
         time.sleep(0.0005)
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
@@ -189,7 +190,7 @@ def test_killed_in_the_middle_it_resumes_to_the_same_tables(tmp_path, home, case
     wanted, done = -(-KILLS // len(FIRST)), 0
     for _ in range(4 * wanted):
         shutil.rmtree(home)
-        moment = {"stages": draw.randrange(6), "delay": draw.choice((0.0, draw.uniform(0, 0.01)))}
+        moment = {"far": draw.randint(1, 6), "delay": draw.choice((0.0, draw.uniform(0, 0.01)))}
         done += killed(path, home, **moment)
         for made in home.glob("tables/[!.]*"):
             assert load_corpus(made).fingerprint == whole  # what stands at its place is whole
