@@ -172,6 +172,9 @@ def _ready(spec: str, length: int) -> Tokenizer:
     return tokenizer
 
 
+_kept_ready = functools.lru_cache(maxsize=4)(_ready)  # in a worker, which does unit after unit
+
+
 def _encode_chunk(tokenizer: Tokenizer, texts: Sequence[str]) -> Encoded:
     rows = [e.ids for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     counts = np.fromiter((len(row) for row in rows), np.int64, len(rows))
@@ -201,7 +204,7 @@ def _encode_batch(batch: pa.Table, spec: str, length: int) -> pa.Table:
     counts, ids, problem = np.zeros(0, np.int64), np.zeros(0, np.int32), ""
     try:
         unit = TextUnit(**batch.to_pylist()[0])
-        counts, ids = _encode_unit(_ready(spec, length), unit)
+        counts, ids = _encode_unit(_kept_ready(spec, length), unit)
     except (ValueError, OSError, pa.ArrowException) as error:  # Ray would bury it in tracebacks
         problem = str(error)
     return pa.table(
