@@ -15,6 +15,7 @@ import typer
 
 from legoray import __version__
 from legoray.cli_common import DEFAULT_TRACKING, HELP, DatasetFile, Tracking, console_of, say
+from legoray.cli_data import data_app
 from legoray.cli_texts import text_app
 from legoray.errors import InputError
 
@@ -129,6 +130,42 @@ def leaderboard(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A model folder, models:/name@champion, or a run's id.")
+    ],
+    data: Annotated[Path, typer.Option(help="The data set that it was trained on.")],
+    split: Annotated[str, typer.Option(help="valid, test or train.")] = "valid",
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Such as ndcg@10; repeatable; its training's if none.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="impression or user; as in its training if absent.")
+    ] = None,
+    tracking: Tracking = DEFAULT_TRACKING,
+    form: Annotated[str, typer.Option("--format", help="table, markdown or json.")] = "table",
+) -> None:
+    """Measure a model on a split: every metric, of all impressions and of each slice.
+
+    Slices are cold users and items, short and long histories, head and tail items.
+    """
+    from legoray.zoo.evaluating import check_form, evaluate_model, print_evaluation
+
+    check_form(form)
+    stderr = console_of(stderr=True)
+    found = evaluate_model(
+        model,
+        data,
+        split=split,
+        metrics=metric or (),
+        group=group,
+        tracking=tracking,
+        say=lambda text: stderr.print(text, markup=False, highlight=False),
+    )
+    print_evaluation(found, form=form, console=console_of())
+
+
+@app.command()
 def recommend(
     model: Annotated[
         str, typer.Argument(help="A model folder, models:/name@champion, or a run's id.")
@@ -159,16 +196,28 @@ def recommend(
 def catalog(
     words: Annotated[
         list[str] | None,
-        typer.Argument(help="Nothing, or: explain <part> <part> [<part>]; or: models"),
+        typer.Argument(
+            help="Nothing, or: explain <part> <part> [<part>]; or: models; or: datasets [<name>]"
+        ),
     ] = None,
     explain: Annotated[
         str | None, typer.Option(help="Say whether parts fit together, such as cnn+none+dot.")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The table of data sets for a Markdown page.")
+    ] = False,
 ) -> None:
     """List all parts with their papers, the presets, and how many compositions are valid.
 
-    `catalog models` lists the language models, and where their weights are on this machine.
+    `catalog models` lists the language models, and where their weights are on this machine;
+    `catalog datasets` the data sets of the folder `datasets`, and `catalog datasets NAME` how to
+    get one.
     """
+    if words and words[0] == "datasets":
+        from legoray.data.datasetscmd import catalog_datasets
+
+        catalog_datasets(words[1:], console_of(), say, markdown=markdown)
+        return
     from legoray.errors import unknown
     from legoray.model.catalog import explain_text, print_catalog
 
@@ -179,7 +228,9 @@ def catalog(
         print_models(console_of())
         return
     if words and words[0] != "explain":
-        raise InputError(unknown("subcommand of catalog", words[0], ["explain", "models"]))
+        raise InputError(
+            unknown("subcommand of catalog", words[0], ["datasets", "explain", "models"])
+        )
     if asked or words:
         say(explain_text(asked))
     else:
@@ -238,6 +289,7 @@ def train(
     raise typer.Exit(train_one(asked, console_of()))
 
 
+app.add_typer(data_app)
 app.add_typer(text_app)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +40,11 @@ class BadRows:
             self._count(len(bad), path, problems[0])
             table = table.filter(fine)
         return table.drop_columns(list(PLACE))
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Count what else was left out, by reason, where that is no reason to refuse a file."""
+        for name, count in counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
 
     def drain(self) -> dict[str, int]:
         """The counts since the last call, for `manifest.dropped`."""

@@ -39,6 +39,7 @@ ALL = (
     "valid and test: the click against all items, but for those of the user's history; train: "
     "sampled"
 )
+SHORT = "clicks_with_too_short_a_history"
 LEAVE_RANDOM_OUT = (
     "leave-random-out: nothing is known of the order; of each user one item drawn at random is "
     "test, another one valid"
@@ -47,7 +48,7 @@ LEAVE_RANDOM_OUT = (
 
 @dataclass(frozen=True)
 class Clicks:
-    """All clicks by user and time, and what else users had."""
+    """All clicks by user and time, and what else users had. A user may click an item again."""
 
     user: Int32  # [T] sorted
     item: Int32  # [T] from 1
@@ -110,6 +111,7 @@ class ClickProtocol:
     min_history: int
     click: str  # what counts as one, in words
     min_length: int = 3  # of a user's clicks, where one is left out
+    timed: bool = True  # else clicks are in order, and nothing is known of when they were
 
     def interactions(
         self, clicks: Clicks, split: str, dropped: dict[str, int]
@@ -131,7 +133,7 @@ class ClickProtocol:
             hint = "set a lower min_history or k_core, or another split"
             raise InputError(Problem("options.split", f"leaves no clicks for {split}", hint))
         before = sum(len(parts[name]) for name in SPLITS[: SPLITS.index(split)])
-        wanted = 0 if self._against_all(split) else len(chosen) * self.negatives.count
+        wanted = 0 if self.ranks_all(split) else len(chosen) * self.negatives.count
         start = 0
         for sampled in self._sampled(clicks, parts, split):
             which = chosen[start : start + len(sampled.count)]
@@ -149,15 +151,21 @@ class ClickProtocol:
             start += len(which)
             wanted -= len(sampled.item)
         found = {f"negatives_not_found/{split}": wanted}
+        if self.split.name != "temporal":
+            found[f"{SHORT}/{split}"] = short[split]
+        elif split == "train":
+            found[SHORT] = sum(short.values())
         if split == "train":
-            found["clicks_with_too_short_a_history"] = short
+            found["users_with_too_few_clicks"] = self._users_left_out(clicks)
         dropped |= {name: count for name, count in found.items() if count > 0}
 
-    def describe(self) -> dict[str, str | int | float | bool]:
-        """What is stamped on results."""
+    def describe(self, items: int) -> dict[str, str | int | float | bool]:
+        """What is stamped on results; `items` is how many there are."""
         past = (
             "the user's clicks strictly before the interaction, those of the same second excluded"
         )
+        if not self.timed:
+            past = "the user's clicks before this one"
         if self.split.name == "leave-random-out":
             past = "the user's clicks drawn before this one"
         pool = RATED if self.split.name == "temporal" else UNSEEN
@@ -167,7 +175,9 @@ class ClickProtocol:
             "history": f"{past}; at least {self.min_history}",
             **self.negatives.protocol(pool),
         }
-        return told | ({"candidates": ALL} if self.candidates == "all" else {})
+        if self.candidates == "all":
+            told |= {"candidates": ALL, "candidate_items": items}
+        return told
 
     def _split_text(self) -> str:
         if self.split.name == "temporal":
@@ -179,29 +189,39 @@ class ClickProtocol:
         rule = LEAVE_LAST_OUT if self.split.name == "leave-last-out" else LEAVE_RANDOM_OUT
         return f"{rule}; users of at least {self.min_length} items"
 
-    def _parts(self, clicks: Clicks, end: Int32) -> tuple[dict[str, NDArray[np.int64]], int]:
-        """Positions of each split's clicks, and how many have too short a history."""
+    def _parts(
+        self, clicks: Clicks, end: Int32
+    ) -> tuple[dict[str, NDArray[np.int64]], dict[str, int]]:
+        """Positions of each split's clicks, and how many have too short a history.
+
+        Where splits are periods, what has too short a history is in none of them: it is counted as
+        train's.
+        """
         long = end >= self.min_history
         if self.split.name == "temporal":
             order = np.flatnonzero(long)
             order = order[np.argsort(clicks.time[order], kind="stable")]
             periods = temporal_split(clicks.time[order], list(self.split.shares))
-            return (
-                {name: order[part] for name, part in zip(SPLITS, periods, strict=True)},
-                int((~long).sum()),
-            )
+            parts = {name: order[part] for name, part in zip(SPLITS, periods, strict=True)}
+            return parts, {"train": int((~long).sum())}
         found = leave_last_out(clicks.offsets, min_length=self.min_length)
-        short = sum(int((~long[part]).sum()) for part in found.values())
+        short = {name: int((~long[part]).sum()) for name, part in found.items()}
         return {name: part[long[part]] for name, part in found.items()}, short
 
-    def _against_all(self, split: str) -> bool:
+    def _users_left_out(self, clicks: Clicks) -> int:
+        """How many users have too few clicks to leave any out."""
+        few = np.diff(clicks.offsets) < self.min_length
+        return 0 if self.split.name == "temporal" else int(few.sum())
+
+    def ranks_all(self, split: str) -> bool:
+        """Whether the clicks of a split stand alone, to be ranked against all items."""
         return self.candidates == "all" and split != "train"
 
     def _sampled(
         self, clicks: Clicks, parts: dict[str, NDArray[np.int64]], split: str
     ) -> Iterator[Sampled]:
         chosen, number = parts[split], SPLITS.index(split)
-        if self._against_all(split):
+        if self.ranks_all(split):
             return iter([Sampled(np.zeros(0, np.int32), np.zeros(len(chosen), np.int64))])
         user, time = clicks.user[chosen], clicks.time[chosen]
         if self.split.name == "temporal":

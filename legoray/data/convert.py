@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +13,7 @@ from legoray.data.ragged import offsets_of
 
 NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 WHOLE = r"^\s*[-+]?\d{1,18}\s*$"
+NO_KEYS = ("", "NaN", "nan")
 _TIMES = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d")
 
 
@@ -36,15 +39,22 @@ def is_key_list(kind: pa.DataType) -> bool:
 
 
 def to_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Identifiers as strings: 7, 7.0 and "7" are one key; NaN and empty ones are null."""
+    """Identifiers as strings: 7, 7.0 and "7" are one key; NaN and empty ones are null.
+
+    So is the text NaN, which some programs write for what they lack.
+    """
     if pt.is_floating(column.type):
         whole = pc.equal(column, pc.floor(column))
         as_int = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
         column = pc.coalesce(as_int.cast(pa.string()), _not_nan(column).cast(pa.string()))
     text = column.cast(pa.string())
-    return pc.if_else(
-        pc.equal(pc.utf8_trim_whitespace(text), ""), pa.scalar(None, pa.string()), text
-    )
+    missing = pc.is_in(pc.utf8_trim_whitespace(text), value_set=pa.array(NO_KEYS))
+    return pc.if_else(missing, pa.scalar(None, pa.string()), text)
+
+
+def no_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Where a text is no identifier: empty, or NaN, as `to_key` has it."""
+    return pc.is_in(column, value_set=pa.array(NO_KEYS))
 
 
 def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -94,6 +104,17 @@ def to_list(column: pa.ChunkedArray, separator: str) -> pa.ChunkedArray:
         return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets), keys)])
     text = pc.fill_null(column.cast(pa.string()), "")
     return pc.split_pattern(text, pattern=separator)
+
+
+def by_distinct(
+    column: pa.ChunkedArray, convert: Callable[[pa.ChunkedArray], pa.ChunkedArray]
+) -> pa.ChunkedArray:
+    """`convert` of each row, computed once per distinct value: for long columns of few values."""
+    coded = pc.dictionary_encode(column).combine_chunks()
+    if isinstance(coded, pa.ChunkedArray):  # without a row it has no dictionary
+        return convert(column)
+    distinct = convert(pa.chunked_array([coded.dictionary]))
+    return pa.chunked_array([distinct.combine_chunks().take(coded.indices)])
 
 
 def _not_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:

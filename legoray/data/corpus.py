@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Split:
 
     Impression `i` owns the rows `offsets[i]:offsets[i + 1]`. Within an impression the clicks stand
     first: its rows `offsets[i]:offsets[i] + clicks[i]` have label 1, the rest label 0. An unlabeled
-    test split has `labeled = False` and all labels 0.
+    test split has `labeled = False` and all labels 0. With `full_ranking` there are only clicks.
     """
 
     impression: Int64  # [I] the impression's id as in the table
@@ -35,6 +36,8 @@ class Split:
     item: Int32  # [R]
     label: NDArray[np.int8]  # [R]
     labeled: bool = True
+    full_ranking: bool = False  # the rows are clicks alone, each ranked against all items
+    slices: dict[str, Mask] = field(default_factory=dict)  # slice -> [I] which impressions
 
     def __len__(self) -> int:
         return len(self.impression)

@@ -42,41 +42,71 @@ class Feedback:
         return bool((self.time >= 0).any())
 
 
-def coded(chunks: Iterable[pa.Table], keys: pa.Array) -> tuple[Feedback, pa.Array, int]:
+def coded(
+    chunks: Iterable[pa.Table], keys: pa.Array, *, first: bool = False
+) -> tuple[Feedback, pa.Array, int]:
     """Events with keys as numbers.
 
     Args:
         chunks: tables of `user` and `item` (strings), and maybe `time` (seconds, null where
             unknown) and `value`.
         keys: of the items.
+        first: whether of each user's events with an item, in one piece of a chunk, only the first
+            is kept, so that a log of a thousand listens to each artist needs little memory.
 
     Returns:
         The events of known items; the keys of all users, in order of first appearance; and how many
         events there were of items that are not among `keys`.
     """
-    users: list[pa.DictionaryArray] = []
-    parts: list[tuple[NDArray[np.bool_], Int32, Int64, NDArray[np.float32]]] = []
-    unknown = 0
-    for chunk in chunks:
-        for batch in chunk.to_batches():
-            item = pc.index_in(batch["item"], value_set=keys)
-            known = item.is_valid().to_numpy(zero_copy_only=False)
-            unknown += item.null_count
-            users.append(batch["user"].dictionary_encode())
-            columns = (pc.fill_null(item, -1).to_numpy(), _time(batch), _value(batch))
-            parts.append((known, *(column[known] for column in columns)))
-    if not parts:
+    pieces = [_piece(b, first=first) for chunk in chunks for b in chunk.to_batches() if len(b)]
+    if not pieces:
         none = np.zeros(0, np.int32)
         empty = Feedback(none, none, none.astype(np.int64), none.astype(np.float32))
-        return empty, pa.array([], pa.string()), unknown
-    names, user = _one_dictionary(users)
-    known, item, time, value = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Feedback(user[known], item.astype(np.int32), time, value), names, unknown
+        return empty, pa.array([], pa.string()), 0
+    names, user = _one_dictionary([piece.user for piece in pieces])
+    own, item = _one_dictionary([piece.item for piece in pieces])
+    place = pc.fill_null(pc.index_in(own, value_set=keys), -1).to_numpy(zero_copy_only=False)
+    time, value, rows = (
+        np.concatenate([getattr(piece, name) for piece in pieces])
+        for name in ("time", "value", "rows")
+    )
+    found = Feedback(user, place[item].astype(np.int32), time, value)
+    known = found.item >= 0
+    if known.all():
+        return found, names, 0
+    return found.take(known), names, int(rows[~known].sum())
 
 
-def _one_dictionary(users: list[pa.DictionaryArray]) -> tuple[pa.Array, Int32]:
-    """The users' keys, and for each event the number of its user."""
-    one = pa.chunked_array(users).unify_dictionaries()
+@dataclass(frozen=True)
+class _Piece:
+    """A batch of events whose keys are numbered for themselves."""
+
+    user: pa.DictionaryArray
+    item: pa.DictionaryArray
+    time: Int64
+    value: NDArray[np.float32]
+    rows: Int32  # for how many events each stands
+
+
+def _piece(batch: pa.RecordBatch, *, first: bool) -> _Piece:
+    user = batch["user"].dictionary_encode()
+    item = pc.fill_null(batch["item"], "").dictionary_encode()
+    time, value = _time(batch), _value(batch)
+    if not first:
+        return _Piece(user, item, time, value, np.ones(len(batch), np.int32))
+    pair = user.indices.to_numpy().astype(np.int64) * len(item.dictionary) + item.indices.to_numpy()
+    order = np.lexsort((time, pair))  # stable: as they stood where times are equal
+    _, at, rows = np.unique(pair[order], return_index=True, return_counts=True)
+    chosen = order[at]
+    at = np.argsort(chosen)
+    kept, taken = chosen[at], pa.array(chosen[at])
+    counts: Int32 = rows[at].astype(np.int32)
+    return _Piece(user.take(taken), item.take(taken), time[kept], value[kept], counts)
+
+
+def _one_dictionary(keys: list[pa.DictionaryArray]) -> tuple[pa.Array, Int32]:
+    """The distinct keys, and for each event the number of its own."""
+    one = pa.chunked_array(keys).unify_dictionaries()
     codes = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in one.chunks]
     return one.chunk(0).dictionary, np.concatenate(codes).astype(np.int32)
 
@@ -94,6 +124,23 @@ def _value(batch: pa.RecordBatch) -> NDArray[np.float32]:
         return np.ones(len(batch), np.float32)
     value: NDArray[np.float32] = batch["value"].to_numpy(zero_copy_only=False).astype(np.float32)
     return value
+
+
+def users_in_time(events: Feedback, users: pa.Array) -> tuple[Feedback, pa.Array]:
+    """Users numbered anew, by the time of their first event and then by key.
+
+    A file may name users in an order that the future decides (each movie's ratings in a block of
+    their own), and what is drawn for a click depends on its user's number.
+    """
+    if not events.timed:
+        return events, users
+    first = np.full(len(users), np.iinfo(np.int64).max)
+    np.minimum.at(first, events.user, events.time)
+    rank = pc.rank(users, sort_keys="ascending", tiebreaker="first").to_numpy()
+    order = np.lexsort((rank, first))
+    number = np.empty(len(users), np.int32)
+    number[order] = np.arange(len(users), dtype=np.int32)
+    return replace(events, user=number[events.user]), users.take(pa.array(order))
 
 
 def in_order(events: Feedback, *, shuffled: int | None = None) -> Feedback:
@@ -117,7 +164,7 @@ def first_of_each(events: Feedback) -> Feedback:
     for some in _of_whole_users(events.user):
         code = events.user[some].astype(np.int64) * stride + events.item[some]
         first[some][np.unique(code, return_index=True)[1]] = True
-    return events.take(first)
+    return events if first.all() else events.take(first)
 
 
 def _of_whole_users(user: Int32) -> Iterator[slice]:

@@ -278,8 +278,9 @@ def write_split(run: Run, parts: Parts, history: str, split: str, folder: Path) 
     chosen, scratch = parts.of(split), run.stages.work / "scratch"
     columns = ["impression", "time", COUNT]
     rows = pa.concat_tables([read_folder(scratch / part, columns) for part in chosen])
+    ids, kept_ids = _ids(rows["impression"])
     log = _Log(
-        id=_ids(rows["impression"]),
+        id=ids,
         time=rows["time"].to_numpy(),
         places=np.concatenate([np.load(scratch / f"places/{part}.npy") for part in chosen], axis=1),
         offsets=offsets_of(rows[COUNT].to_numpy()),
@@ -293,7 +294,9 @@ def write_split(run: Run, parts: Parts, history: str, split: str, folder: Path) 
         early, late = temporal_split(log.time, [1 - parts.tail, parts.tail])
         which = early if split == "train" else late
     facts = write_interactions(folder, run.engine, split, log.pieces(which))
-    return facts.model_copy(update={"protocol": parts.describe(history)})
+    given = len(which) if rows["impression"].null_count < len(rows) else 0
+    anew = {f"impression_ids_numbered_anew/{split}": given} if given and not kept_ids else {}
+    return facts.model_copy(update={"dropped": anew, "protocol": parts.describe(history)})
 
 
 @dataclass(frozen=True)
@@ -348,12 +351,6 @@ def split_words(column: pa.ChunkedArray, separator: str = " ") -> tuple[Int64, p
     return keep(offsets, some.to_numpy(zero_copy_only=False)), parts.values.filter(some)
 
 
-def untitled(titles: pa.Array) -> dict[str, int]:
-    """How many items have no main text, for `dropped`: they are kept with an empty one."""
-    count = sum_of(pc.equal(titles, ""))
-    return {"items_without_a_title": count} if count else {}
-
-
 def joined(parts: list[Facts]) -> Facts:
     """The facts of several tables of one stage."""
     fields = ("counts", "dropped", "hashes")
@@ -363,15 +360,15 @@ def joined(parts: list[Facts]) -> Facts:
     return Facts(**merged, user_attributes=[n for one in parts for n in one.user_attributes])
 
 
-def _ids(column: pa.ChunkedArray) -> Int64:
+def _ids(column: pa.ChunkedArray) -> tuple[Int64, bool]:
     """Impression ids as they stand where they are distinct integers; else rows are numbered."""
-    numbered_rows = np.arange(1, len(column) + 1, dtype=np.int64)
+    rows = np.arange(1, len(column) + 1, dtype=np.int64)
     if not pt.is_integer(column.type):
         integers = pc.all(pc.match_substring_regex(column, r"^\d{1,18}$")).as_py()
         if not integers or column.null_count:
-            return numbered_rows
+            return rows, False
     ids: Int64 = column.cast(pa.int64()).to_numpy()
-    return ids if len(distinct(ids)) == len(ids) else numbered_rows
+    return (ids, True) if len(distinct(ids)) == len(ids) else (rows, False)
 
 
 def sum_of(column: Any) -> int:

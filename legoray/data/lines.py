@@ -38,6 +38,7 @@ class Layout:
     separator: str
     separator_name: str
     encoding: str = "utf-8"
+    rest: bool = False  # the last field is all that is left of a line, separators too
 
 
 def blocks_of(path: Path, size: int = BLOCK_BYTES) -> list[Block]:
@@ -69,31 +70,67 @@ def line_number(path: str | Path, offset: int, line: int) -> int:
     return count + line + 1
 
 
+def read_lines(block: Block, encoding: str = "utf-8") -> pa.Table:
+    """The block's lines as the column `line`, and the columns of `PLACE`. Blank ones are no rows.
+
+    Where a line is not text in this encoding, its `PROBLEM` says so.
+    """
+    data, begin = read_block(block)
+    if begin == 0 and encoding == "utf-8":
+        data = data.removeprefix(b"\xef\xbb\xbf")
+    return lines_in(data, encoding, begin=begin)
+
+
+def lines_in(data: bytes, encoding: str = "utf-8", *, begin: int = 0, first: int = 0) -> pa.Table:
+    """Whole lines as `read_lines` gives them.
+
+    Args:
+        data: the lines.
+        encoding: of the text.
+        begin: the offset of the first in the file.
+        first: how many lines stand between that offset and the first of them.
+    """
+    lines, undecodable = _lines_of(data, encoding)
+    number = np.flatnonzero(pc.not_equal(lines, "").to_numpy(zero_copy_only=False))
+    problem = pa.nulls(len(number), pa.string())
+    if len(undecodable):
+        broken = pa.array(np.isin(number, undecodable))
+        problem = pc.if_else(broken, f"is not {encoding.upper()} text", problem)
+    columns = {
+        "line": lines.take(pa.array(number)),
+        BLOCK: pa.array(np.full(len(number), begin, np.int64)),
+        LINE: pa.array(number.astype(np.int64) + first),
+        PROBLEM: problem,
+    }
+    return pa.table(columns)
+
+
+def split_lines(lines: pa.Table, layout: Layout) -> pa.Table:
+    """Lines of `read_lines` as one string column per field, and the columns of `PLACE`.
+
+    A row whose `PROBLEM` is not null holds nulls in its fields.
+    """
+    width = len(layout.fields)
+    cuts = width - 1 if layout.rest else None
+    line = lines["line"].combine_chunks()
+    parts = pc.split_pattern(line, pattern=layout.separator, max_splits=cuts)
+    count = pc.list_value_length(parts)
+    problem = lines[PROBLEM].combine_chunks()
+    fits = pc.equal(count, width)
+    if not pc.all(fits).as_py():
+        wrong = pc.if_else(fits, pa.scalar(None, pa.string()), _count_message(count, layout))
+        problem = pc.coalesce(problem, wrong)
+    columns = _columns(parts, pc.is_null(problem).to_numpy(zero_copy_only=False), width)
+    place = {BLOCK: lines[BLOCK], LINE: lines[LINE], PROBLEM: problem}
+    return pa.table({**dict(zip(layout.fields, columns, strict=True)), **place})
+
+
 def read_fields(block: Block, layout: Layout) -> pa.Table:
     """The block's lines as one string column per field, and the columns of `PLACE`.
 
     A row whose `PROBLEM` is not null holds nulls in its fields. Blank lines are no rows.
     """
-    data, begin = read_block(block)
-    lines, undecodable = _lines_of(data, layout.encoding, first=begin == 0)
-    number = np.flatnonzero(pc.not_equal(lines, "").to_numpy(zero_copy_only=False))
-    lines = lines.take(pa.array(number))
-    parts = pc.split_pattern(lines, pattern=layout.separator)
-    count = pc.list_value_length(parts)
-    width = len(layout.fields)
-    problem = pc.if_else(
-        pc.equal(count, width), pa.scalar(None, pa.string()), _count_message(count, layout)
-    )
-    if len(undecodable):
-        broken = pa.array(np.isin(number, undecodable))
-        problem = pc.if_else(broken, f"is not {layout.encoding.upper()} text", problem)
-    columns = _columns(parts, pc.is_null(problem).to_numpy(zero_copy_only=False), width)
-    place = {
-        BLOCK: pa.array(np.full(len(lines), begin, np.int64)),
-        LINE: pa.array(number.astype(np.int32)),
-        PROBLEM: problem,
-    }
-    return pa.table({**dict(zip(layout.fields, columns, strict=True)), **place})
+    return split_lines(read_lines(block, layout.encoding), layout)
 
 
 def mark(table: pa.Table, bad: pa.Array | pa.ChunkedArray, message: str, column: str) -> pa.Table:
@@ -112,10 +149,8 @@ def mark(table: pa.Table, bad: pa.Array | pa.ChunkedArray, message: str, column:
     return table.set_column(position, PROBLEM, pc.if_else(new, text, problem))
 
 
-def _lines_of(data: bytes, encoding: str, *, first: bool) -> tuple[pa.Array, NDArray[np.int64]]:
+def _lines_of(data: bytes, encoding: str) -> tuple[pa.Array, NDArray[np.int64]]:
     """All lines as strings, and the numbers of those that are not text in this encoding."""
-    if first and encoding == "utf-8":
-        data = data.removeprefix(b"\xef\xbb\xbf")
     data = data.replace(b"\r\n", b"\n")
     undecodable: list[int] = []
     try:

@@ -17,7 +17,9 @@ from legoray.data.ragged import flat, rows_of
 from legoray.data.schema import (
     HISTORIES,
     INTERACTIONS,
+    MARKS,
     SCHEMA_VERSION,
+    SLICES,
     SPLITS,
     WRITTEN,
     Manifest,
@@ -229,6 +231,9 @@ def _split(
     offsets = np.append(first.pop("start"), len(rows.item))
     item, label = _clicks_first(rows.item, rows.label, offsets)
     clicks = np.add.reduceat(label, offsets[:-1], dtype=np.int32) if len(label) else label
+    full_ranking = name in manifest.full_ranking
+    if full_ranking and not label.all():
+        raise DamagedError(_damaged(tables / folder, "it has rows that are no clicks"))
     return Split(
         impression=first["impression_id"],
         history=first["history_id"],
@@ -240,6 +245,8 @@ def _split(
         item=item,
         label=label,
         labeled=manifest.labeled[name],
+        full_ranking=full_ranking,
+        slices=_slices(tables, name, manifest, read, first["impression_id"]),
     )
 
 
@@ -289,6 +296,24 @@ _OF_IMPRESSIONS = {
 }
 
 
+def _slices(
+    tables: Path, split: str, manifest: Manifest, read: ReadFiles, impressions: np.ndarray
+) -> dict[str, NDArray[np.bool_]]:
+    """Slice -> which impressions of the split belong to it; none where the tables have no slices.
+
+    A slice without an impression takes no place in memory.
+    """
+    folder = f"slices/{split}"
+    files = _files(tables, manifest, folder)
+    if not files:
+        return {}
+    marks = pa.concat_tables(read(files, MARKS.names))
+    if not np.array_equal(marks["impression_id"].to_numpy(), impressions):
+        raise DamagedError(_damaged(tables / folder, "its rows are not the split's impressions"))
+    columns = {name: marks[name].to_numpy() for name in SLICES}
+    return {name: marked for name, marked in columns.items() if marked.any()}
+
+
 def _clicks_first(item: Any, label: Any, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows with clicks first in each impression; tables that LegoRay wrote have them so already."""
     rising = label[1:] > label[:-1]
@@ -297,6 +322,11 @@ def _clicks_first(item: Any, label: Any, offsets: np.ndarray) -> tuple[np.ndarra
         return item, label
     order = np.lexsort((-label, rows_of(offsets)))
     return item[order], label[order]
+
+
+def table_files(tables: Path, table: str) -> list[str]:
+    """The Parquet files of a table as they lie there, relative to the folder of all tables."""
+    return [str(path.relative_to(tables)) for path in sorted((tables / table).rglob("*.parquet"))]
 
 
 def _files(tables: Path, manifest: Manifest, folder: str) -> list[Path]:

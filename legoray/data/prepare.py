@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,18 @@ from legoray.data.attributes import (
 )
 from legoray.data.files import RawFolder
 from legoray.data.fingerprint import hash_parts
-from legoray.data.load import check_files
+from legoray.data.load import check_files, table_files
 from legoray.data.processors import processor_class
 from legoray.data.published import deviations, told
-from legoray.data.schema import SCHEMA_VERSION, SPLITS, Manifest, SourceFile, WrittenTable
+from legoray.data.schema import (
+    COMPLETED,
+    CONTENT_VERSION,
+    SCHEMA_VERSION,
+    SPLITS,
+    Manifest,
+    SourceFile,
+    WrittenTable,
+)
 from legoray.data.written import list_written, written_folder
 from legoray.errors import InputError, Problem, unknown
 from legoray.records import digest, read_json, write_json
@@ -132,7 +141,7 @@ def _plan(dataset: Path, coming: str) -> _Plan:
     raw.check()
     check_sources(written, processor.attributes)
     content = {
-        "schema": SCHEMA_VERSION,
+        "schema": CONTENT_VERSION,
         "processor": config.processor,
         "version": cls.version,
         "name": config.name,
@@ -210,17 +219,24 @@ def _check_text(text: list[str], attributes: list[str], document: Document, comi
 def _existing(plan: _Plan) -> Manifest | None:
     """The manifest of tables that were made from these very files, with what the YAML adds."""
     manifest = _core(plan)
-    if manifest is None:
+    if manifest is None or manifest.schema_version != SCHEMA_VERSION:
         return None
     written = unchanged(plan.written, manifest)
     return None if written is None else _settled(plan, manifest, written)
 
 
 def _renewed(plan: _Plan, say: Say) -> Manifest | None:
-    """The same where attributes were written since, or are attached otherwise."""
+    """The same where attributes were written since, or are attached otherwise.
+
+    Tables of an earlier version get what it did not write, without a look at the raw files.
+    """
     manifest = _core(plan)
     if manifest is None:
         return None
+    if manifest.schema_version != SCHEMA_VERSION:
+        from legoray.data.slices import completed
+
+        manifest = completed(plan.tables, manifest, say)
     written = attach(plan.written, manifest, plan.tables, plan.config.on_bad_row, say)
     return _settled(plan, manifest, written)
 
@@ -235,7 +251,8 @@ def _core(plan: _Plan) -> Manifest | None:
     except InputError as error:
         hint = f"delete {plan.tables} and prepare again"
         raise InputError(*[Problem(p.where, p.message, hint) for p in error.problems]) from None
-    if manifest.schema_version != SCHEMA_VERSION or manifest.config_hash != plan.config_hash:
+    known = (SCHEMA_VERSION, *COMPLETED)
+    if manifest.schema_version not in known or manifest.config_hash != plan.config_hash:
         return None
     check_files(plan.tables, manifest)
     sources = same_files(manifest.sources, list(plan.sources.values()), plan.raw)
@@ -281,6 +298,7 @@ def _make(plan: _Plan, say: Say) -> Manifest:
     from legoray.data.badrows import BadRows
     from legoray.data.engine import pick_engine
     from legoray.data.processors.base import Run
+    from legoray.data.slices import write_slices
     from legoray.data.stages import Stages
 
     sources = [source_file(path, plan.raw) for path in dict.fromkeys(plan.sources.values())]
@@ -291,7 +309,11 @@ def _make(plan: _Plan, say: Say) -> Manifest:
     again = "going on with" if stages.done() else "preparing"
     say(f"{again} {plan.config.name}: {total / 1e6:.1f} MB of raw files in {plan.raw}")
     bad_rows = BadRows(plan.config.on_bad_row, say)
-    plan.processor.process(Run(plan.sources, stages, pick_engine(total), bad_rows, say))
+    engine = pick_engine(total)
+    plan.processor.process(Run(plan.sources, stages, engine, bad_rows, say))
+    facts = stages.total()
+    told: dict[str, Any] = {"counts": facts.counts, "labeled": _labeled(facts), "engine": engine}
+    stages.run("slices", ["slices"], partial(write_slices, work, **told))
     core = _manifest(plan, sources, stages.total(), work)
     written = attach(plan.written, core, work, plan.config.on_bad_row, say)
     manifest = _described(plan, core, written)
@@ -302,13 +324,11 @@ def _make(plan: _Plan, say: Say) -> Manifest:
 
 
 def _manifest(plan: _Plan, sources: list[SourceFile], facts: Facts, work: Path) -> Manifest:
-    splits = [name for name in SPLITS if f"rows/{name}" in facts.counts]
-    tables = ("items", "users", "histories", "interactions")
-    files = [
-        str(p.relative_to(work)) for t in tables for p in sorted((work / t).rglob("*.parquet"))
-    ]
-    labeled = {name: facts.labeled[name] for name in splits}
+    tables = ("items", "users", "histories", "interactions", "slices")
+    labeled = _labeled(facts)
     content = {"hashes": facts.hashes, "labeled": labeled, "attributes": facts.attributes}
+    if facts.full_ranking:
+        content["full_ranking"] = facts.full_ranking
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=plan.config.name,
@@ -323,12 +343,18 @@ def _manifest(plan: _Plan, sources: list[SourceFile], facts: Facts, work: Path) 
         group="impression",
         max_history=1,
         labeled=labeled,
+        full_ranking=facts.full_ranking,
         counts=facts.counts,
         dropped=facts.dropped,
         protocol=facts.protocol,
         sources=sources,
-        files=files,
+        files=[name for table in tables for name in table_files(work, table)],
     )
+
+
+def _labeled(facts: Facts) -> dict[str, bool]:
+    """Whether its labels are known, for each split that there is."""
+    return {name: facts.labeled[name] for name in SPLITS if f"rows/{name}" in facts.counts}
 
 
 def _move(work: Path, tables: Path) -> None:

@@ -9,6 +9,10 @@
 <tables>/interactions/<split>/*.parquet
                                   impression_id int64, history_id int32, history_end int32,
                                   item_id int32, label int8, time int64; sorted by impression
+<tables>/slices/<split>/*.parquet impression_id int64, then one bool column per slice (`SLICES`);
+                                  one row per impression, in the order of the interactions. They
+                                  follow from the tables above by a rule (`data.slices`), so they
+                                  have no part in the fingerprint
 <tables>/attributes/<name>-<fingerprint>/*.parquet
                                   an attribute written later: number int32 (item_id or user), text
                                   string (null = nobody wrote one)
@@ -26,8 +30,11 @@ from pydantic import Field
 from legoray.config import Strict
 from legoray.data.written import Provenance
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+COMPLETED = (1,)  # earlier versions that preparation completes: their tables lack slices alone
+CONTENT_VERSION = 1  # goes up where tables of earlier versions must be made anew from raw files
 SPLITS = ("train", "valid", "test")
+SLICES = ("cold-user", "cold-item", "short-history", "long-history", "head-item", "tail-item")
 
 HISTORIES = pa.schema(
     [("history_id", pa.int32()), ("user", pa.int32()), ("items", pa.list_(pa.int32()))]
@@ -42,8 +49,7 @@ INTERACTIONS = pa.schema(
         ("time", pa.int64()),
     ]
 )
-
-
+MARKS = pa.schema([("impression_id", pa.int64()), *((name, pa.bool_()) for name in SLICES)])
 WRITTEN = pa.schema([("number", pa.int32()), ("text", pa.string())])
 
 
@@ -108,6 +114,8 @@ class Manifest(Strict):
     group: str
     max_history: int
     labeled: dict[str, bool]  # per split
+    full_ranking: list[str] = Field(default_factory=list)  # splits of clicks alone, each of which
+    # is ranked against all items
     counts: dict[str, int]  # items, users, histories, impressions/<split>, rows/<split>, clicks/...
     dropped: dict[str, int] = Field(default_factory=dict)  # what was left out, by reason
     published: dict[str, int] = Field(default_factory=dict)  # by the owners, as the YAML says

@@ -29,6 +29,7 @@ class Facts(Strict):
     labeled: dict[str, bool] = Field(default_factory=dict)
     attributes: list[str] = Field(default_factory=list)  # of items
     user_attributes: list[str] = Field(default_factory=list)
+    full_ranking: list[str] = Field(default_factory=list)  # splits ranked against all items
     hashes: dict[str, str] = Field(default_factory=dict)  # of the content, by table
 
 
@@ -69,7 +70,7 @@ class Stages:
     def total(self) -> Facts:
         """The facts of all stages together."""
         merged: dict[str, dict[str, object]] = {}
-        lists: dict[str, list[str]] = {"attributes": [], "user_attributes": []}
+        lists: dict[str, list[str]] = {"attributes": [], "user_attributes": [], "full_ranking": []}
         for facts in self.facts.values():
             content = facts.model_dump()
             for field in lists:

@@ -6,6 +6,7 @@ in memory, and shards and fingerprints are the same whatever the pieces.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -140,7 +142,7 @@ def write_item_pieces(folder: Path, engine: Engine, pieces: Iterable[pa.Table]) 
     written = _Numbered(items_schema(attributes), first=1)
     engine.write(written.shards(rest), folder / "items", GROUP)
     return Facts(
-        counts={"items": written.count},
+        counts={"items": written.count} | written.lacking("items"),
         attributes=attributes,
         hashes={"items": written.content.hexdigest()},
     )
@@ -155,7 +157,7 @@ def write_users(
     table = pa.table({"key": keys, **(attributes or {})})
     engine.write(written.shards([table]), folder / "users")
     return Facts(
-        counts={"users": written.count},
+        counts={"users": written.count} | written.lacking("users"),
         user_attributes=names,
         hashes={"users": written.content.hexdigest()},
     )
@@ -169,6 +171,7 @@ class _Numbered:
     first: int
     count: int = 0
     content: ColumnsHash = field(default_factory=ColumnsHash)
+    without: Counter[str] = field(default_factory=Counter)  # attribute -> rows without a text
 
     def shards(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Tables of at most SHARD_ROWS rows, and of about SHARD_BYTES of texts at most."""
@@ -188,7 +191,13 @@ class _Numbered:
         numbers = pa.array(np.arange(begin, begin + len(piece), dtype=np.int32))
         self.count += len(piece)
         self.content.add({name: piece[name] for name in piece.column_names})
+        for name in piece.column_names[1:]:
+            self.without[name] += pc.sum(pc.equal(piece[name], "")).as_py() or 0
         return piece.add_column(0, self.schema.field(0), numbers)
+
+    def lacking(self, of: str) -> dict[str, int]:
+        """How many rows have no text in an attribute, where any lacks it."""
+        return {f"{of}_without/{name}": count for name, count in self.without.items() if count}
 
 
 def _too_much(parts: list[pa.Table]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from legoray.config import FileForm
-from legoray.data.lines import BLOCK, LINE, PLACE, PROBLEM
+from legoray.data.lines import BLOCK, LINE, PLACE, PROBLEM, Layout
 from legoray.errors import InputError, Problem, nearest
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -83,6 +83,25 @@ def csv_header(path: Path, separator: str) -> list[str]:
             Problem(f"{path}:1", f"the header names no columns, or one twice: {names}")
         )
     return names
+
+
+def header_layout(path: Path, names: Mapping[str, str], separator: str, told: str) -> Layout:
+    """How the lines of a file without quotes are cut, in the order that its header gives.
+
+    Args:
+        path: the file.
+        names: name in the header -> name of the field; other columns keep their names.
+        separator: between fields.
+        told: what the separator is called.
+
+    Raises:
+        InputError: a column is missing, or the first line is no header.
+    """
+    own = csv_header(path, separator)
+    missing = [name for name in names if name not in own]
+    if missing:
+        raise InputError(*[_missing(path, name, own) for name in missing])
+    return Layout(tuple(names.get(name, name) for name in own), separator, told)
 
 
 def _missing(path: Path, name: str, own: list[str]) -> Problem:
@@ -219,6 +238,7 @@ def _read_json(path: Path) -> pa.Table:
         if as_text != table.schema:  # what looks like a time may be a title or a key
             options = pajson.ParseOptions(newlines_in_values=False, explicit_schema=as_text)
             table = pajson.read_json(path, parse_options=options)
+        table.validate(full=True)  # what is not UTF-8 is read as if it were
     except pa.ArrowInvalid:
         return _read_json_slowly(path)
     data = np.frombuffer(path.read_bytes(), np.uint8)

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,13 +29,20 @@ _BLOCK = 1 << 24
 
 
 def build_tokens(
-    file: Path, units: Sequence[TextUnit], *, length: int, tokenizer: Tokenizer, shift: int
+    file: Path,
+    units: Sequence[TextUnit],
+    note: Mapping[str, str],
+    *,
+    length: int,
+    tokenizer: Tokenizer,
+    shift: int,
 ) -> None:
     """Write the tokens of all units' texts as one file. Nobody else writes it meanwhile.
 
     Args:
         file: the file.
         units: the texts of items 1, 2, ... in order.
+        note: strings to keep with them, for people and for `legoray inspect`.
         length: tokens per text at most.
         tokenizer: used without special tokens.
         shift: added to each id.
@@ -55,7 +62,7 @@ def build_tokens(
     texts = sum(unit.rows for unit in units)
     if len(counts) != texts:
         raise ValueError(f"{len(counts)} texts came back of {texts}")
-    _assemble(file, counts, ids)
+    _assemble(file, counts, ids, note)
     shutil.rmtree(folder)
 
 
@@ -73,14 +80,15 @@ def _go_on(units: Sequence[TextUnit], counts: NumberFile, ids: NumberFile) -> in
     return done
 
 
-def _assemble(file: Path, counts: NumberFile, ids: NumberFile) -> None:
+def _assemble(file: Path, counts: NumberFile, ids: NumberFile, note: Mapping[str, str]) -> None:
     """Write under a temporary name and move into place."""
     per_text = np.fromfile(counts.path, np.int64)
     offsets = np.concatenate([np.zeros(2, np.int64), np.cumsum(per_text)])
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".new-", delete=False) as temporary:
         try:
             with ids.path.open("rb") as source:
-                temporary.write(_header(offsets, len(ids), _checksum(source, offsets)))
+                told = {**note, "crc32": str(_checksum(source, offsets))}
+                temporary.write(_header(offsets, len(ids), told))
                 temporary.write(offsets.data)
                 source.seek(0)
                 shutil.copyfileobj(source, temporary, _BLOCK)
@@ -100,11 +108,11 @@ def _checksum(ids: BinaryIO, offsets: NDArray[Any]) -> int:
     return zlib.crc32(offsets.data, value)
 
 
-def _header(offsets: NDArray[Any], ids: int, checksum: int) -> bytes:
+def _header(offsets: NDArray[Any], ids: int, note: Mapping[str, str]) -> bytes:
     """8 bytes of length, then JSON, padded so that the numbers are aligned."""
     end = offsets.nbytes
     content = {
-        "__metadata__": {"crc32": str(checksum)},
+        "__metadata__": note,
         "offsets": {"dtype": "I64", "shape": [len(offsets)], "data_offsets": [0, end]},
         "ids": {"dtype": "I32", "shape": [ids], "data_offsets": [end, end + 4 * ids]},
     }

@@ -122,9 +122,12 @@ def open_table(
     file = tables / "tokens" / digest(parts) / "tokens.safetensors"
 
     def make() -> None:
+        kind = f"{type(tokenizer.model).__name__} of {tokenizer.get_vocab_size():,} words"
+        of_texts = {"attribute": attribute, "texts": texts_of.get(attribute, "")}
+        note = {**of_texts, "length": str(length), "tokenizer": kind}
         try:
             units = _units(tables, attribute, manifest)
-            build_tokens(file, units, length=length, tokenizer=tokenizer, shift=shift)
+            build_tokens(file, units, note, length=length, tokenizer=tokenizer, shift=shift)
         except (ValueError, pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
                 raise  # of this file; Arrow's own errors have no number

@@ -164,6 +164,14 @@ class ClickPredictor(nn.Module, ABC):
     def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
         """`[B, K]` scores of `candidates [B, K, D]`; higher means a click is likelier."""
 
+    def score_all(self, user: UserState, items: Tensor) -> Tensor | None:
+        """`[B, N]` scores of all B users with the same `items [N, D]`, without fields.
+
+        None where that is no quicker than `forward` with the items repeated for each user, whose
+        scores it must equal.
+        """
+        return None
+
     def work(self) -> int:
         """Numbers that it holds at once to score one candidate, where more than its D."""
         return 0

@@ -52,6 +52,15 @@ class Recommender(nn.Module):
         """Raw scores `[B, K]` of candidate vectors `[B, K, D]` with `fields [B, K, F]`."""
         return self._scored(user, candidates, fields)[0]
 
+    def score_all(self, user: UserState, items: Tensor) -> Tensor | None:
+        """Raw scores `[B, N]` of all users with `items [N, D]`; None where `score` has to be asked.
+
+        It has to where a user depends on the candidates, or the predictor knows no quicker way.
+        """
+        if self.behavior.looks_at_candidates:
+            return None
+        return self.predictor.score_all(user, items)
+
     def forward(self, batch: Batch) -> Tensor:
         """Scores `[B, K]` of a batch; each distinct item is encoded once.
 

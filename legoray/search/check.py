@@ -28,6 +28,7 @@ from legoray.model.recommender import Recommender, new_model, recipes_of
 from legoray.search.space import Space
 from legoray.train.batches import Collator, draw_samples
 from legoray.train.cache import shared_features, shared_inputs
+from legoray.train.evaluate import evaluation_problems
 from legoray.train.losses import loss_of, summed_loss
 from legoray.train.optimizer import check_trained
 
@@ -52,7 +53,11 @@ def check_space(
         say: told how it goes.
     """
     began = time.perf_counter()
-    problems = _prepare(space.recipes(), tables, home, say)
+    problems = [
+        Problem(space.document.where(tuple(p.where.split("."))), p.message, p.hint)
+        for p in evaluation_problems(space.config.evaluate, corpus)
+    ]
+    problems = problems or _prepare(space.recipes(), tables, home, say)
     if problems:
         return problems
     corners = space.corners()
@@ -109,7 +114,9 @@ def check_config(
     say: Say = lambda text: None,
 ) -> list[Problem]:
     """As `check_space`, for one configuration."""
-    problems: list[Problem] = []
+    problems = evaluation_problems(config.evaluate, corpus)
+    if problems:
+        return problems
     try:
         recipes = recipes_of(config.model, text)
         read = [*leaves(recipes.items), *(leaves(recipes.history) if recipes.history else ())]

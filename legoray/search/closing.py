@@ -9,11 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from legoray.records import TrialRecord
+from legoray.records import Metrics, TrialRecord
 from legoray.search.display import NAMES, settings
 from legoray.search.finals import Summary, ranked, summaries, winner
 from legoray.search.phases import Goal
 from legoray.search.sweep import ENDED, Sweep, data_title
+from legoray.zoo.slicetable import GROUPS, slices_in, totals
 
 WHY = {
     "trials": "all trials are done",
@@ -95,7 +96,8 @@ def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
         key=lambda s: -s.valid if goal.mode == "max" else s.valid,
     )
     baselines = [r for r in sweep.of("baseline") if r.status == "completed"]
-    names = sorted({m for s in rows for m in s.mean} | {m for b in baselines for m in b.test})
+    every = {m for s in rows for m in s.mean} | {m for b in baselines for m in b.test}
+    names = sorted(totals(dict.fromkeys(every, 0.0)))
     if not names:
         console.print("The test split has no labels: nothing was measured on it.", highlight=False)
         return
@@ -114,6 +116,35 @@ def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
     for record in baselines:
         values = (f"{record.test[n]:.4f}" if n in record.test else "" for n in names)
         table.add_row(record.label, "", *values, style="dim")
+    console.print(table)
+    measured = [(row.label, row.mean, "") for row in rows]
+    measured += [(record.label, record.test, "dim") for record in baselines]
+    _print_slices(console, measured, goal)
+
+
+def _print_slices(console: Console, measured: list[tuple[str, Metrics, str]], goal: Goal) -> None:
+    """The selecting metric on each slice of the test split: a row per model, a column per slice.
+
+    Args:
+        console: where to.
+        measured: label, metrics and style of each row.
+        goal: whose metric is shown.
+    """
+    groups: Metrics = {}
+    for _, metrics, _ in measured:
+        groups |= {k: v for k, v in metrics.items() if k.startswith(f"{GROUPS}/")}
+    slices = slices_in(groups)
+    if not slices:
+        return
+    console.print(f"{goal.select} by slice:", highlight=False, markup=False)
+    table = Table()
+    table.add_column("model", no_wrap=True)
+    for one in slices:
+        table.add_column(f"{one}\n{groups[f'{GROUPS}/{one}']:,.0f}", justify="right")
+    for label, metrics, style in measured:
+        values = [metrics.get(f"{goal.select}/{one}") for one in slices]
+        cells = ("" if value is None else f"{value:.4f}" for value in values)
+        table.add_row(label, *cells, style=style)
     console.print(table)
 
 

@@ -247,7 +247,9 @@ class Search:
         config = self.space.config
         record = self.sweep.begin(key, "baseline", name, {}, {})
         values = {
-            split: baseline_metrics(name, self.corpus, split, config.evaluate, config.seed)
+            split: baseline_metrics(
+                name, self.corpus, split, config.evaluate, config.seed, slices=split == "test"
+            )
             for split in ("valid", "test")
             if self.prepared.manifest.labeled.get(split)
         }

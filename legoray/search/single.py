@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,7 @@ def train_one(asked: Asked, console: Console) -> int:
         InputError: a mistake of the user's, all of those that can be found at once together.
     """
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+    say = partial(_say, console)
     single = _read(asked)
     prepared = prepare(asked.data.absolute(), say=say)
     _check(single, prepared, say)
@@ -80,9 +79,13 @@ def train_one(asked: Asked, console: Console) -> int:
     try:
         sweep.interrupt()
         sweep.set_state("searching", ended="", command=asked.command())
-        return _Run(asked, single, prepared, sweep, say).run()
+        return _Run(asked, single, prepared, sweep, console).run()
     finally:
         sweep.close()
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -143,13 +146,13 @@ class _Run:
     """One training under way."""
 
     def __init__(
-        self, asked: Asked, single: Single, prepared: Prepared, sweep: Sweep, say: Say
+        self, asked: Asked, single: Single, prepared: Prepared, sweep: Sweep, console: Console
     ) -> None:
         from legoray.train.metrics import direction
         from legoray.zoo.record import Recorder
 
         self.asked, self.config, self.prepared = asked, single.config, prepared
-        self.sweep, self.say = sweep, say
+        self.sweep, self.console, self.say = sweep, console, partial(_say, console)
         self.select = single.config.evaluate.select
         self.mode = direction(self.select)
         self.recorder = Recorder(TrackingConfig(uri=asked.tracking), sweep.info, sweep.folder)
@@ -244,6 +247,7 @@ class _Run:
         self.say(f"best on validation: {self._numbers(record.best)}")
         if record.test:
             self.say(f"test split: {self._numbers(record.test)}")
+            self._print_slices(record.test)
         elif self.asked.test:
             self.say("the test split has no labels: nothing was measured on it")
         folder = self.sweep.model_folder(record.key) / "best"
@@ -256,6 +260,13 @@ class _Run:
         if not sent:
             self.say(f"MLflow does not have everything yet: {self.recorder.problem}")
         return 0 if record.status in ENDED else FAILED
+
+    def _print_slices(self, metrics: Metrics) -> None:
+        from legoray.zoo.slicetable import print_table, slices_in
+
+        if slices_in(metrics):
+            group = self.config.evaluate.group or self.prepared.manifest.group
+            print_table(metrics, self.console, group=group)
 
     def _numbers(self, metrics: Metrics) -> str:
         return ", ".join(f"{name} {metrics[name]:.4f}" for name in self._shown(metrics))

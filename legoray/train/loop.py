@@ -32,7 +32,7 @@ from legoray.train.checkpoint import (
     write_checkpoint,
 )
 from legoray.train.costs import latency_ms
-from legoray.train.evaluate import Worker, evaluate, group_counts
+from legoray.train.evaluate import evaluate, evaluation_problems, group_counts
 from legoray.train.job import Job, Outcome, Report, Runtime, Stopped
 from legoray.train.losses import check_train
 from legoray.train.memory import PeakMemory
@@ -44,6 +44,7 @@ from legoray.train.optimizer import (
     optimizer_state,
 )
 from legoray.train.parallel import Gradients, first_alone, same_start
+from legoray.train.scoring import Worker
 from legoray.train.steps import EpochRunner, Sizes
 
 
@@ -66,6 +67,7 @@ def train(job: Job, runtime: Runtime, report: Report) -> Outcome:
     """
     problems = check_train(job.config.train)
     problems += check_metrics(job.config.evaluate.metrics, job.config.evaluate.select)
+    problems += evaluation_problems(job.config.evaluate, runtime.corpus)
     if problems:
         raise InputError(*problems)
     if runtime.threads:
@@ -220,7 +222,9 @@ class Training:
         )
         return row, improved
 
-    def _evaluate(self, recommender: Recommender, split: str) -> dict[str, float]:
+    def _evaluate(
+        self, recommender: Recommender, split: str, *, slices: bool = False
+    ) -> dict[str, float]:
         metrics, _ = evaluate(
             recommender,
             self._model.inputs,
@@ -229,6 +233,7 @@ class Training:
             config=self._config.evaluate,
             max_history=self._config.train.max_history,
             worker=self._worker,
+            slices=slices,
         )
         return metrics
 
@@ -311,9 +316,9 @@ class Training:
     # --- the end
 
     def _test(self) -> dict[str, float]:
-        """The test split's metrics of the best epoch."""
+        """The test split's metrics of the best epoch, those of slices among them."""
         best = load_model(self._folder / "best").recommender.to(self._runtime.device)
-        return self._evaluate(best, "test")
+        return self._evaluate(best, "test", slices=True)
 
     def _own_costs(self, sizes: Sizes) -> dict[str, float]:
         """What the newest epoch adds to the costs."""

@@ -20,128 +20,26 @@ never more favourable. Scores are raw; everything is computed in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from legoray.errors import Problem, unknown
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+from legoray.train.ties import (
+    Float,
+    Int,
+    Mask,
+    TieBlocks,
+    blocks_in_order,
+    changes,
+    summed,
+    tie_blocks,
+)
 
 POOLED = ("pooled_auc", "logloss")
-
-
-@dataclass(frozen=True)
-class TieBlocks:
-    """The rows of each group in order of score, equal scores together as one block.
-
-    Blocks `[T]` stand in order of group, then of falling score; groups `[G]` are only those that
-    have both a click and a non-click.
-    """
-
-    group: Int  # [T] which group a block belongs to
-    above: Int  # [T] rows of the group that score higher
-    size: Int  # [T] rows in the block
-    clicks: Int  # [T] clicks in the block
-    clicks_above: Int  # [T] clicks that score higher
-    group_size: Int  # [G]
-    group_clicks: Int  # [G]
-    left_out: int  # groups without a click or without a non-click
-
-    def __len__(self) -> int:
-        return len(self.group_size)
-
-    def sum(self, values: NDArray[Any]) -> Float:
-        """Sum a value of each block over the blocks of each group: `[T] -> [G]`."""
-        return _sum(values, self.group, len(self))
-
-
-def tie_blocks(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> TieBlocks:
-    """Sort `[R]` rows by group and falling score, and find the ties.
-
-    Raises:
-        ValueError: a score is NaN, a label is neither 0 nor 1, or the lengths differ.
-    """
-    label, new_group, new_block = _in_order(*_checked(scores, labels, groups))
-    clicks = np.concatenate([[0], np.cumsum(label)])
-    start = np.flatnonzero(new_block)
-    end = np.append(start[1:], len(label))
-    first = np.flatnonzero(new_group)
-    group_size = np.diff(np.append(first, len(label)))
-    group_clicks = clicks[first + group_size] - clicks[first]
-    number = np.cumsum(new_group)[start] - 1
-    both = (group_clicks > 0) & (group_clicks < group_size)
-    kept = both[number]
-    start, end, number = start[kept], end[kept], number[kept]
-    return TieBlocks(
-        group=(np.cumsum(both) - 1)[number],
-        above=start - first[number],
-        size=end - start,
-        clicks=clicks[end] - clicks[start],
-        clicks_above=clicks[start] - clicks[first[number]],
-        group_size=group_size[both],
-        group_clicks=group_clicks[both],
-        left_out=int((~both).sum()),
-    )
-
-
-def _checked(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> tuple[Float, Int, Int]:
-    score = np.asarray(scores, dtype=np.float64)
-    label, group = np.asarray(labels), np.asarray(groups)
-    if not score.shape == label.shape == group.shape or score.ndim != 1:
-        shapes = f"{score.shape}, {label.shape} and {group.shape}"
-        raise ValueError(f"scores, labels and groups must be of one length: {shapes}")
-    bad = np.isnan(score)
-    if bad.any():
-        raise ValueError(f"{int(bad.sum())} of {len(score)} scores are NaN")
-    if not ((label == 0) | (label == 1)).all():
-        raise ValueError("labels must be 0 or 1")
-    return score, label.astype(np.int64), group.astype(np.int64)
-
-
-def _in_order(score: Float, label: Int, group: Int) -> tuple[Int, Mask, Mask]:
-    """Labels in order of group and falling score, and where a new group and a new tie start."""
-    key = _packed(score, label, group)
-    if key is not None:
-        key.sort()
-        return (key & 1).astype(np.int64), _changes(key >> 33), _changes(key >> 1)
-    order = np.lexsort((-score, group))
-    new_group = _changes(group[order])
-    return label[order], new_group, new_group | _changes(score[order])
-
-
-def _packed(score: Float, label: Int, group: Int) -> NDArray[np.uint64] | None:
-    """Group, score (falling) and label of each row as one number that sorts like the three.
-
-    Sorting numbers is several times faster than sorting an index, but it takes scores that are
-    float32 and group numbers below 2^31; None for others.
-    """
-    with np.errstate(over="ignore"):
-        short = score.astype(np.float32) + np.float32(0)  # -0 and 0 are a tie
-    if not len(group) or group.min() < 0 or group.max() >= 2**31 or (short != score).any():
-        return None
-    bits = short.view(np.uint32)
-    falling = np.where(bits >> 31, bits, ~bits & np.uint32(2**31 - 1))
-    key = group.astype(np.uint64) << np.uint64(33)
-    key |= falling.astype(np.uint64) << np.uint64(1)
-    key |= label.astype(np.uint64)
-    return key
-
-
-def _changes(values: NDArray[Any]) -> Mask:
-    """Where a value differs from the one before it; the first one counts as new."""
-    new = np.ones(len(values), dtype=bool)
-    new[1:] = values[1:] != values[:-1]
-    return new
-
-
-def _sum(values: NDArray[Any], group: Int, groups: int) -> Float:
-    return np.bincount(group, weights=values, minlength=groups).astype(np.float64, copy=False)
 
 
 def _auc(blocks: TieBlocks) -> Float:
@@ -173,7 +71,7 @@ def _mrr_first(blocks: TieBlocks) -> Float:
     none_before = _none_among(place - 1, size[block], clicks[block], log_factorial)
     none_after = _none_among(place, size[block], clicks[block], log_factorial)
     weights = (none_before - none_after) / (above[block] + place)
-    return _sum(weights, blocks.group[first][block], len(blocks))
+    return summed(weights, blocks.group[first][block], len(blocks))
 
 
 def _ndcg(blocks: TieBlocks, k: int) -> Float:
@@ -299,17 +197,99 @@ def metrics_of(
         raise ValueError("; ".join(map(str, problems)))
     if not len(blocks) and any(name not in POOLED for name in names):
         raise ValueError("no group has both a click and a non-click")
-    return {name: _value(name, blocks, scores, labels) for name in names}
+    return measured(blocks, names, pooled=Pooled(scores, labels, np.zeros(len(np.asarray(labels)))))
 
 
-def _value(name: str, blocks: TieBlocks, scores: Any, labels: Any) -> float:
-    if name == "logloss":
-        raw = np.asarray(scores, dtype=np.float64)
-        return float(np.mean(np.logaddexp(0, raw) - np.where(labels, raw, 0.0)))
-    if name == "pooled_auc":
-        pooled = tie_blocks(scores, labels, np.zeros(len(labels), dtype=np.int64))
-        if not len(pooled):
-            raise ValueError("pooled_auc needs both a click and a non-click")
-        return float(_auc(pooled)[0])
+def measured(
+    blocks: TieBlocks,
+    names: Sequence[str],
+    *,
+    pooled: Pooled | None = None,
+    members: Mapping[str, Mask] | None = None,
+) -> dict[str, float]:
+    """The metrics of sorted rows, and where `members` are given, of slices of the groups.
+
+    Args:
+        blocks: of the rows.
+        names: of the metrics.
+        pooled: the rows, for metrics that take them as one group.
+        members: slice -> which groups, by their numbers. Each slice's metrics are called
+            `<metric>/<slice>`, and how many groups are behind them `groups/<slice>`; a slice none
+            of whose groups has both a click and a non-click is left out.
+    """
+    per_group = {name: group_values(name, blocks) for name in names if name not in POOLED}
+
+    def values(chosen: Mask | slice, member: Mask | None) -> dict[str, float]:
+        return {
+            name: float(np.mean(per_group[name][chosen]))
+            if name in per_group
+            else _of_rows(name, pooled, member)
+            for name in names
+        }
+
+    found = values(slice(None), None)
+    if members is None:
+        return found
+    found["groups/all"] = float(len(blocks))
+    for one, member in members.items():
+        chosen = member[blocks.key]
+        if chosen.any():
+            found |= {f"{name}/{one}": v for name, v in values(chosen, member).items()}
+            found[f"groups/{one}"] = float(chosen.sum())
+    return found
+
+
+def group_values(name: str, blocks: TieBlocks) -> Float:
+    """`[G]` a metric of each group."""
     base, at, k = name.partition("@")
-    return float(np.mean(_AT_K[base](blocks, int(k)) if at else _PLAIN[base](blocks)))
+    return _AT_K[base](blocks, int(k)) if at else _PLAIN[base](blocks)
+
+
+def _of_rows(name: str, pooled: Pooled | None, member: Mask | None) -> float:
+    if pooled is None:
+        raise ValueError(f"{name} needs the rows")
+    return pooled.logloss(member) if name == "logloss" else pooled.auc(member)
+
+
+class Pooled:
+    """Rows as one group: all of them, or those of some groups."""
+
+    def __init__(self, scores: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> None:
+        self._score = np.asarray(scores, dtype=np.float64)
+        self._label = np.asarray(labels).astype(np.int64)
+        self._group = np.asarray(groups).astype(np.int64)
+
+    def logloss(self, member: Mask | None) -> float:
+        """Binary cross-entropy of sigmoid(score), the mean over rows."""
+        if member is None:
+            return float(np.mean(self._losses))
+        total, rows = self._group_losses
+        return float(total[member[: len(rows)]].sum() / rows[member[: len(rows)]].sum())
+
+    def auc(self, member: Mask | None) -> float:
+        """AUC over rows of all groups together."""
+        if member is None:
+            blocks = tie_blocks(self._score, self._label, np.zeros_like(self._group))
+        else:
+            label, group, score = self._ordered
+            label, score = label[member[group]], score[member[group]]
+            blocks = blocks_in_order(label, np.zeros_like(label), changes(score))
+        if not len(blocks):
+            raise ValueError("pooled_auc needs both a click and a non-click")
+        return float(_auc(blocks)[0])
+
+    @cached_property
+    def _losses(self) -> Float:
+        return np.logaddexp(0, self._score) - np.where(self._label, self._score, 0.0)
+
+    @cached_property
+    def _group_losses(self) -> tuple[Float, Int]:
+        """Each group's sum of losses, and its number of rows."""
+        total = np.bincount(self._group, weights=self._losses).astype(np.float64, copy=False)
+        return total, np.bincount(self._group).astype(np.int64)
+
+    @cached_property
+    def _ordered(self) -> tuple[Int, Int, Float]:
+        """Labels, groups and scores in falling order of score."""
+        order = np.argsort(-self._score, kind="stable")
+        return self._label[order], self._group[order], self._score[order]

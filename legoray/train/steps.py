@@ -16,11 +16,11 @@ from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.model.inputs import Inputs
 from legoray.model.recommender import Recommender
 from legoray.train.batches import Collator, MicroBatch, Samples, ahead, draw_samples, share
-from legoray.train.evaluate import Worker
 from legoray.train.job import Runtime
 from legoray.train.losses import loss_of, summed_loss
 from legoray.train.memory import out_of_memory, release
 from legoray.train.parallel import Gradients
+from legoray.train.scoring import Worker
 
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite
 

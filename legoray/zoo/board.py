@@ -16,6 +16,7 @@ from typing import Any
 
 from legoray.records import Metrics, SweepInfo, TrialRecord
 from legoray.zoo import fields
+from legoray.zoo.slicetable import totals
 
 OPERATORS = ("model/preset", "model/content", "model/behavior", "model/predictor")
 DESCRIBED = ("preset", "content", "behavior", "predictor", "language_model", "text")
@@ -251,7 +252,7 @@ def _order(entry: Entry) -> tuple[bool, bool, float, int]:
 
 def _metric_names(entries: list[Entry]) -> list[str]:
     select = entries[0].select
-    names = dict.fromkeys(name for e in entries for name in (*e.best, *e.test))
+    names = dict.fromkeys(name for e in entries for name in totals({**e.best, **e.test}))
     asked = str(_json(entries[0].protocol).get("metrics", "")).split(",")
     known = [name for name in asked if name in names]
     return list(dict.fromkeys([select, *known, *sorted(names)]))

@@ -18,6 +18,7 @@ from typing import Any
 
 from legoray.model.presets import AUGMENTED
 from legoray.records import Metrics, Status, SweepInfo, TrialRecord, digest
+from legoray.zoo.slicetable import to_markdown
 
 SWEEP = "legoray.sweep"
 KIND = "legoray.kind"  # sweep | trial
@@ -202,8 +203,9 @@ def fixed_tags(record: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
 
 
 def changing_tags(record: TrialRecord) -> dict[str, str]:
-    """Tags of a trial that change while it runs."""
+    """Tags of a trial that change while it runs; its note holds the test's slices as a table."""
     return {
+        NOTE: "\n".join(to_markdown(record.test))[:LONGEST],
         "status": record.status,
         "reason": record.reason[:LONGEST],
         "node": record.node,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from legoray.records import SweepInfo, TrialRecord
+from legoray.zoo.slicetable import to_markdown
 
 
 def sweep_note(sweep: SweepInfo, winner: TrialRecord | None, name: str, version: str | None) -> str:
@@ -21,6 +22,9 @@ def sweep_note(sweep: SweepInfo, winner: TrialRecord | None, name: str, version:
     if version:
         uri = f"models:/{name}/{version}"
         lines += ["", f"    legoray recommend {uri} --history 'a title' --candidates new.txt"]
+    table = to_markdown(winner.test) if winner is not None else []
+    if table:
+        lines += ["", "Test split of the winner, by slice:", "", *table]
     command = sweep.command or f"python run_search.py {sweep.space_file}"
     lines += ["", f"    {command}", "", "| protocol | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in sorted(sweep.protocol.items())]

@@ -19,7 +19,7 @@ def arrived(made: Prepared, split: str) -> list[Row]:
     rows = []
     for i in range(len(part)):
         start = corpus.history_offsets[part.history[i]]
-        past = corpus.history_items[start : start + part.history_end[i]]
+        past = corpus.history_items[start : start + part.history_end[i]].tolist()
         shown = slice(part.offsets[i], part.offsets[i + 1])
         items = [keys[item - 1] for item in part.item[shown]]
         clicks = part.clicks[i]

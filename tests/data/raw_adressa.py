@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
-from worlds import Event, Item, World
+from worlds import START, Event, Item, World
 
 PROCESSOR = "adressa"
 OPTIONS: dict[str, object] = {"negatives": 3}
@@ -16,20 +15,11 @@ OPTIONS: dict[str, object] = {"negatives": 3}
 
 def write_raw(folder: Path, world: World) -> None:
     """20200913 and so on; every third event is followed by one of the home page."""
-    _write(folder, world)
-
-
-def write_weeks(folder: Path, world: World) -> None:
-    """The same below one_week, as its archive unpacks it."""
-    _write(folder / "one_week", world)
-
-
-def _write(folder: Path, world: World) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     items = {item.key: item for item in world.items}
     days = defaultdict(list)
     for number, event in enumerate(world.events):
-        day = time.strftime("%Y%m%d", time.gmtime(event.time))
+        day = time.strftime("%Y%m%d", time.gmtime(max(event.time, START)))
         days[day].append(_event(number, event, items[event.item]))
         if number % 3 == 0:
             days[day].append(_home(number, event))
@@ -61,8 +51,3 @@ def _event(number: int, event: Event, item: Item) -> dict[str, object]:
     if number % 5 == 0:
         row["author"] = "ola nordmann"
     return row
-
-
-RELEASES: dict[str, tuple[Callable[[Path, World], None], dict[str, object]]] = {
-    "one-week": (write_weeks, {}),
-}

@@ -104,11 +104,10 @@ def _behaviour(one: Shown) -> dict[str, object]:
 
 
 def _history(user: str, past: list[Event]) -> dict[str, object]:
-    again = [*past, *past[-1:]]  # people come back to what they read
     return {
-        "user_id": int(user), "impression_time_fixed": [_moment(e.time) for e in again],
-        "scroll_percentage_fixed": [None if n % 3 else float("nan") for n in range(len(again))],
-        "article_id_fixed": [int(e.item) for e in again], "read_time_fixed": [7.0] * len(again),
+        "user_id": int(user), "impression_time_fixed": [_moment(e.time) for e in past],
+        "scroll_percentage_fixed": [None if n % 3 else float("nan") for n in range(len(past))],
+        "article_id_fixed": [int(e.item) for e in past], "read_time_fixed": [7.0] * len(past),
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ PROCESSOR = "feedback"
 OPTIONS = {
     "items": {"file": "recipes.csv", "key": "recipe", "attributes": ["title", "text"]},
     "events": {"file": "cooked.jsonl", "user": "cook", "item": "recipe", "value": "stars"},
-    "users": {"file": "cooks.tsv", "key": "cook"},
+    "users": {"file": "cooks.tsv", "key": "cook", "attributes": ["age"]},
     "like": 4.0,
     "negatives": 3,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import shutil
+from bisect import bisect_left
 from collections import Counter
 from pathlib import Path
 
@@ -28,27 +29,26 @@ def seconds(moment) -> int:
     return calendar.timegm(moment.timetuple())
 
 
-def read_plainly(folder: Path, known: set[str] | None = None):
+def read_plainly(folder: Path):
     """(impression, user, time, history, clicked, others) of a part's rows; plain loops."""
     past = {}
     for row in pq.read_table(folder / "history.parquet").to_pylist():
         pairs = zip(row["impression_time_fixed"], row["article_id_fixed"], strict=True)
-        kept = [(t, i) for t, i in pairs if t is not None and i is not None]
-        past[row["user_id"]] = sorted(kept, key=lambda pair: pair[0])
+        kept = [(seconds(t), str(i)) for t, i in pairs if t is not None and i is not None]
+        kept.sort(key=lambda pair: pair[0])
+        past[row["user_id"]] = [t for t, _ in kept], [i for _, i in kept]
     found = []
     for row in pq.read_table(folder / "behaviors.parquet").to_pylist():
-        now = row["impression_time"].replace(microsecond=0)
-        history = [
-            str(i) for t, i in past.get(row["user_id"], []) if t.replace(microsecond=0) < now
-        ]
-        shown = [str(i) for i in row["article_ids_inview"] if not known or str(i) in known]
+        times, items = past.get(row["user_id"], ([], []))
+        history = items[: bisect_left(times, seconds(row["impression_time"]))]
+        shown = [str(i) for i in row["article_ids_inview"]]
         clicks = {str(i) for i in row["article_ids_clicked"]}
         found.append(
             (
                 row["impression_id"],
                 str(row["user_id"]),
                 seconds(row["impression_time"]),
-                [i for i in history if not known or i in known],
+                history,
                 [i for i in shown if i in clicks],
                 [i for i in shown if i not in clicks],
             )
@@ -128,12 +128,12 @@ def test_a_history_ends_strictly_before_the_impression(tmp_path, home, raw):
 def test_clicks_that_were_not_in_view_and_articles_that_are_not_described(tmp_path, home, raw):
     def edit(rows):
         rows[0] |= {"article_ids_inview": [1001, 1002, 9_999], "article_ids_clicked": [1002, 1003]}
-        rows[1] |= {"article_ids_inview": [9_999, 9_998], "article_ids_clicked": [9_998]}
+        rows[1] |= {"article_ids_inview": [9_999, 9_998], "article_ids_clicked": [9_998, 9_997]}
         return rows
 
     change(raw / "train/behaviors.parquet", BEHAVIORS, edit)
     dropped = prepared(tmp_path, "ebnerd").manifest.dropped
-    assert dropped["clicks_outside_the_view/train"] == 1
+    assert dropped["clicks_outside_the_view/train"] == 2
     assert dropped["unknown_news_in_candidates/train"] == 3
     assert dropped["impressions_without_candidates/train"] == 1
     made = prepared(tmp_path, "ebnerd")
@@ -171,6 +171,16 @@ def test_validation_is_left_unread_beside_a_test_set_and_a_tail(tmp_path, home):
     shutil.rmtree(tmp_path / "raw/validation")
     made = prepared(tmp_path, "ebnerd", options={"test": "ebnerd_testset/test"})
     assert made.manifest.counts["impressions/valid"] == 28
+
+
+def test_the_test_set_has_articles_of_its_own(tmp_path, home):
+    write_with_test(tmp_path / "raw", world())
+    change(tmp_path / "raw/articles.parquet", ARTICLES, lambda rows: rows[:-4])
+    options = {"test": "ebnerd_testset/test", "valid": "validation"}
+    assert prepared(tmp_path, "ebnerd", options=options).manifest.counts["raw/items"] == 30
+    (tmp_path / "raw/ebnerd_testset/articles.parquet").unlink()
+    with pytest.raises(InputError, match=r"ebnerd_testset/articles\.parquet: no such file"):
+        prepared(tmp_path, "ebnerd", options=options)
 
 
 def test_articles_that_are_not_there(tmp_path, home, raw):
@@ -224,10 +234,13 @@ def test_row_groups_do_not_matter(tmp_path, home, raw, monkeypatch, huge):
 
 BAD = {
     "no user": (BEHAVIORS, "train/behaviors", {"user_id": None}, "the user_id is missing"),
+    "no number": (BEHAVIORS, "train/behaviors", {"impression_id": None}, "impression_id is"),
+    "no clicks": (BEHAVIORS, "train/behaviors", {"article_ids_clicked": None}, "clicked are"),
     "no time": (BEHAVIORS, "train/behaviors", {"impression_time": None}, "time is missing"),
     "before 1970": (BEHAVIORS, "train/behaviors", {"impression_time": np.datetime64(
         "1960-01-01T00:00:00", "us").astype(object)}, "before 1970"),
-    "nothing in view": (BEHAVIORS, "train/behaviors", {"article_ids_inview": None}, "no article"),
+    "nothing in view": (BEHAVIORS, "train/behaviors", {"article_ids_inview": []}, "no article"),
+    "no view": (BEHAVIORS, "train/behaviors", {"article_ids_inview": None}, "inview are missing"),
     "an empty id": (BEHAVIORS, "train/behaviors", {"article_ids_inview": [1001, None]}, "empty id"),
     "lists of different lengths": (HISTORY, "train/history", {"article_id_fixed": [1001] * 99},
                                    "another number of article_id_fixed"),
@@ -273,6 +286,10 @@ DAMAGED = {
         lambda p: pq.write_table(pq.read_table(p).rename_columns(
             ["impression", *BEHAVIORS.names[1:]]), p),
         "has no column 'impression_id'",
+    ),
+    "no clicks": (
+        lambda p: pq.write_table(pq.read_table(p).drop_columns(["article_ids_clicked"]), p),
+        "has no column 'article_ids_clicked'",
     ),
     "another type": (
         lambda p: pq.write_table(pq.read_table(p).set_column(

@@ -79,8 +79,11 @@ def assert_equal(one, two):
     assert np.array_equal(one.history_offsets, two.history_offsets)
     assert list(one.splits) == list(two.splits)
     for name, split in two.splits.items():
-        for field, values in vars(split).items():
-            assert np.array_equal(getattr(one.splits[name], field), values), (name, field)
+        assert split.slices.keys() == one.splits[name].slices.keys() != set()
+        for field, values in (vars(split) | split.slices).items():
+            if field != "slices":
+                own = vars(one.splits[name]) | one.splits[name].slices
+                assert np.array_equal(own[field], values), (name, field)
 
 
 @pytest.mark.cluster

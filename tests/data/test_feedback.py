@@ -13,7 +13,7 @@ from raw_files import dataset, prepared
 from raw_movielens import write_raw
 from worlds import world
 
-from legoray.data.feedback import coded, count_within, k_core
+from legoray.data.feedback import coded, count_within, first_of_each, in_order, k_core
 from legoray.data.load import load_corpus, load_items
 from legoray.data.prepare import prepare
 from legoray.errors import InputError
@@ -60,6 +60,29 @@ def test_events_in_pieces_are_coded_as_in_one():
         assert events.item.tolist() == [1, 2, 0]
         assert events.time.tolist() == [5, -1, 7]
         assert events.value.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("size", [1, 3, 17, 500])
+def test_early_repeats_may_go_in_any_pieces(size):
+    random = np.random.default_rng(4)
+    events = [
+        (f"u{u}", f"i{i}", int(t))
+        for u, i, t in zip(*(random.integers(0, n, 300) for n in (6, 9, 40)), strict=True)
+    ]
+    columns = dict(zip(("user", "item", "time"), map(list, zip(*events, strict=True)), strict=True))
+    table = pa.table({**columns, "value": np.arange(300)})
+    pieces = [table.slice(at, size) for at in range(0, 300, size)]
+    keys = pa.array([f"i{n}" for n in range(7)])
+    found, users, unknown = coded(pieces, keys, first=True)
+    known = [(t, n, u, i) for n, (u, i, t) in enumerate(events) if i < "i7"]
+    assert unknown == 300 - len(known)
+    first = {(u, i): (t, n) for t, n, u, i in sorted(known, reverse=True)}
+    kept = first_of_each(in_order(found))
+    rows = zip(kept.user, kept.item, kept.time, kept.value, strict=True)
+    names = users.to_pylist()
+    assert {(names[u], f"i{i}"): (t, int(n)) for u, i, t, n in rows} == first
+    assert len(found) <= len(known)
+    assert size < 500 or len(found) == len(first)
 
 
 def real(folder, tmp_path, **options):

@@ -156,8 +156,10 @@ def test_a_split_by_time_leaves_no_place_for_a_test_part(tmp_path, home):
 
 def test_impression_ids_that_are_no_numbers(tmp_path, home):
     raw(tmp_path, train=TRAIN.replace("1\tU1\t11/9", "a-7f\tU1\t11/9"))
-    corpus = load_corpus(prepared(tmp_path, "mind").tables)
-    assert corpus.splits["train"].impression.tolist() == [1, 2, 3]
+    made = prepared(tmp_path, "mind")
+    assert load_corpus(made.tables).splits["train"].impression.tolist() == [1, 2, 3]
+    assert made.manifest.dropped["impression_ids_numbered_anew/train"] == 3
+    assert "impression_ids_numbered_anew/test" not in made.manifest.dropped
 
 
 def test_byte_order_mark_crlf_and_blank_lines(tmp_path, home):

@@ -144,7 +144,7 @@ def test_ages_fall_into_the_groups_of_1m(tmp_path, home):
         "45-49": (45, 49), "50-55": (50, 55), "56+": (56, 100),
     }  # fmt: skip
     for ages in zip(*groups.values(), strict=True):
-        ratings = [(f"u{age}", "10", "5", age) for age in ages]
+        ratings = [(f"u{age}", "10", "5", age // 2) for age in ages]
         tiny_100k(tmp_path)
         text = "".join("\t".join(map(str, row)) + "\n" for row in [*ratings, *RATINGS])
         write(tmp_path / "raw/u.data", text)

@@ -70,7 +70,6 @@ def test_texts(tmp_path, home, raw):
         "" if n % 9 == 0 else item.text for n, item in enumerate(w.items)
     ]
     assert items["topic"].to_pylist() == [item.tags[1] for item in w.items]
-    assert made.manifest.dropped == {"items_without_a_title": 1}
 
 
 def test_a_history_ends_strictly_before_the_impression(tmp_path, home, raw):

@@ -279,10 +279,11 @@ def test_unknown_text_attribute_and_unset_variable(tmp_path, raw):
 
 
 def test_the_schemas_of_the_files(tmp_path, raw):
-    from legoray.data.schema import HISTORIES, INTERACTIONS, items_schema, users_schema
+    from legoray.data.schema import HISTORIES, INTERACTIONS, MARKS, items_schema, users_schema
 
     made = prepared(tmp_path, "mind")
     expected = {"histories": HISTORIES, "users": users_schema([]), "interactions": INTERACTIONS}
+    expected["slices"] = MARKS
     expected["items"] = items_schema(made.manifest.attributes)
     for name in made.manifest.files:
         found = pq.read_schema(made.tables / name).remove_metadata()

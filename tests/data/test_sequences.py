@@ -79,10 +79,10 @@ def test_rows_are_those_of_plain_loops(tmp_path, home, seed):
     made = prepared(tmp_path, "sequences", options=OPTIONS)
     found, negatives = rows_of_tables(made)
     assert found == by_loops(had)
-    for rows in negatives.values():
-        for user, drawn in rows:
+    for split, later in (("train", 2), ("valid", 1), ("test", 0)):
+        for user, drawn in negatives[split]:
             assert len(drawn) == len(set(drawn)) == 4
-            assert not set(drawn) & set(had[user])
+            assert not set(drawn) & set(had[user][: len(had[user]) - later])
     assert made.manifest.counts["histories"] == made.manifest.counts["users"] == len(had)
     assert made.manifest.counts["history_items"] == sum(map(len, had.values()))
     assert made.manifest.dropped == {
@@ -90,7 +90,9 @@ def test_rows_are_those_of_plain_loops(tmp_path, home, seed):
     }
     assert made.manifest.protocol["split"].startswith("leave-last-out")
     assert made.manifest.protocol["negatives_seed"] == 1
-    assert "never had" in made.manifest.protocol["negatives"]
+    assert "but for those of later splits" in made.manifest.protocol["negatives"]
+    assert made.manifest.counts["raw/events"] == sum(map(len, had.values()))
+    assert made.manifest.counts["raw/users"] == len(had)
 
 
 def test_no_history_reaches_past_its_interaction(tmp_path, home):
@@ -163,8 +165,12 @@ def test_few_items_leave_few_negatives(tmp_path, home):
     raw(tmp_path, had)
     made = prepared(tmp_path, "sequences", options=OPTIONS)
     _, negatives = rows_of_tables(made)
-    assert all(set(drawn) == {"i28", "i29"} for who, drawn in negatives["train"] if who == "a")
-    assert made.manifest.dropped["negatives_not_found/valid"] == 2
+    left = {"train": 26, "valid": 27, "test": 28}  # items of later splits are not known
+    for split, first in left.items():
+        drawn = [set(items) for who, items in negatives[split] if who == "a"]
+        assert all(items == {f"i{n}" for n in range(first, 30)} for items in drawn)
+    assert made.manifest.dropped["negatives_not_found/valid"] == 1
+    assert made.manifest.dropped["negatives_not_found/test"] == 2
 
 
 def test_leave_last_out_of_lengths_up_to_five():
@@ -207,7 +213,7 @@ def test_bad_rows(tmp_path, home, line):
 
 
 def test_unknown_items_and_wrong_options(tmp_path, home):
-    raw(tmp_path, {"a": ["i1", "i99", "i2", "i3"], "b": ["i99"]})
+    raw(tmp_path, {"a": ["i1", "i99", "i2", "i3", "i4"], "b": ["i99"]})
     made = prepared(tmp_path, "sequences", options=OPTIONS)
     assert made.manifest.dropped == {"unknown_items_in_sequences": 2, "users_with_too_few_items": 1}
     raw(tmp_path, {"a": ["99", "98", "97"]})

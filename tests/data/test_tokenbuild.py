@@ -34,7 +34,7 @@ def units_of(folder, group):
 def built(folder, units):
     file = folder / "tokens" / "tokens.safetensors"
     file.parent.mkdir(exist_ok=True)
-    build_tokens(file, units, length=4, tokenizer=TOKENIZER, shift=1)
+    build_tokens(file, units, {"kind": "tést"}, length=4, tokenizer=TOKENIZER, shift=1)
     return file
 
 

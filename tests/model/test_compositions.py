@@ -23,8 +23,8 @@ from legoray.model.inputs import open_inputs
 from legoray.model.io import load_model, save_model
 from legoray.model.recommender import new_model, recipes_of
 from legoray.train.batches import Collator, draw_samples
-from legoray.train.evaluate import Worker, score_split
 from legoray.train.losses import summed_loss
+from legoray.train.scoring import Worker, score_split
 
 MAX_HISTORY = 6
 TRAINED, SCORED = 24, 5  # samples of a step, impressions that are scored

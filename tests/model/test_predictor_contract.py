@@ -66,6 +66,22 @@ def test_a_candidate_does_not_depend_on_the_others(predictor, states):
         torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
 
 
+def test_all_users_with_the_same_items_score_as_one_by_one(predictor, states):
+    items = torch.randn(5, HIDDEN)
+    for user in states:
+        found = predictor.part.score_all(user, items)
+        if found is None:
+            continue
+        wanted = predictor(user, items.expand(4, 5, HIDDEN))
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_products_of_vectors_have_a_quicker_way():
+    for name in ("dot", "cosine", "bilinear"):
+        part = Fielded({"name": name}).part
+        assert part.score_all(user_state("vector"), torch.randn(5, HIDDEN)).shape == (4, 5)
+
+
 def test_a_user_does_not_depend_on_the_others(predictor, states):
     candidates = torch.randn(4, 3, HIDDEN)
     for user in states:

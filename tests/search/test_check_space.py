@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from space_cases import make_space
 
 from legoray.data.load import load_corpus
-from legoray.search.check import check_space
+from legoray.search.check import check_config, check_space
 
 SPACE = """\
 name: checked
@@ -62,3 +64,22 @@ def test_an_attribute_that_the_tables_lack(checked):
     problems, _, _ = checked("{name: id}, {name: cnn, attributes: [headline]}")
     assert problems
     assert all("headline" in problem and "cnn" in problem for problem in problems)
+
+
+def test_what_full_ranking_does_not_define_is_told_before_anything_is_built(
+    tmp_path, sample_tables
+):
+    text = SPACE % "{name: id}" + "evaluate: {metrics: [auc, logloss], group: user}\n"
+    space = make_space(tmp_path, text)
+    corpus = load_corpus(sample_tables)
+    ranked = {name: replace(split, full_ranking=True) for name, split in corpus.splits.items()}
+    corpus, said = replace(corpus, splits=ranked), []
+    problems = check_space(space, corpus, sample_tables, tmp_path / "home", said.append)
+    line = text.count("\n")
+    metrics, group = (str(problem) for problem in problems)
+    for found, key in ((metrics, "metrics"), (group, "group")):
+        assert found.startswith(f"{space.document.path}:{line}: evaluate.{key}: "), found
+    assert said == []
+    one = space.corners()[0]
+    alone = check_config(one, space.text, corpus, sample_tables, tmp_path / "home")
+    assert [problem.message for problem in alone] == [problem.message for problem in problems]

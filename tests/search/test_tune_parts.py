@@ -250,7 +250,18 @@ def test_spans(seconds, text):
 def test_the_closing_lines(sweep):
     console = Console(file=io.StringIO(), width=120)
     finals = [
-        record(4 + s, [0.6], phase="final", config={"seed": s, "n": 2}, test={"auc": 0.5 + s / 100})
+        record(
+            4 + s,
+            [0.6],
+            phase="final",
+            config={"seed": s, "n": 2},
+            test={
+                "auc": 0.5 + s / 100,
+                "auc/cold-item": 0.3 + s / 100,
+                "groups/all": 90.0,
+                "groups/cold-item": 17.0,
+            },
+        )
         for s in (1, 2, 3)
     ]
     base = record(9, [], phase="baseline", test={"auc": 0.5}).model_copy(update={"label": "random"})
@@ -262,6 +273,11 @@ def test_the_closing_lines(sweep):
     text = console.file.getvalue()
     assert "has ended: all trials are done (1 completed, 1 failed)" in text
     assert "0.5200 ± 0.0100" in text
+    whole, slices = text.split("auc by slice:")
+    assert "cold-item" not in whole
+    assert "groups" not in text
+    for part in ("cold-item", "17", "0.3200"):
+        assert part in slices
     assert "synthetic data" in text
     assert "again!" not in text
     for part in (

@@ -18,11 +18,12 @@ from legoray.model.base import (
     PartConfig,
     UserState,
 )
-from legoray.train import evaluate as module
-from legoray.train.evaluate import Worker, evaluate, group_counts, measure, needed_items
+from legoray.train import scoring as module
+from legoray.train.evaluate import evaluate, group_counts, measure
 from legoray.train.job import Runtime
 from legoray.train.loop import open_model
 from legoray.train.metrics import grouped_metrics
+from legoray.train.scoring import Worker, needed_items
 
 
 class TwoInterests(BehaviorOperator):

@@ -122,7 +122,7 @@ def test_the_outcome_has_the_costs(run):
     assert costs["parameters"] == costs["trainable"] == 60 * 16
     assert costs["seconds"] >= costs["train_seconds"] + costs["evaluate_seconds"]
     assert costs["valid_groups"] + costs["valid_groups_left_out"] == 40
-    assert set(outcome.test) == {"auc", "mrr", "mrr_first", "ndcg@5", "ndcg@10"}
+    assert set(outcome.test) == {"auc", "mrr", "mrr_first", "ndcg@5", "ndcg@10", "groups/all"}
 
 
 def test_the_best_epoch_is_kept_and_tested(run, corpus, tables, tmp_path):

@@ -33,7 +33,7 @@ def close(found, wanted):
     assert [found[key] for key in keys] == pytest.approx([wanted[key] for key in keys], abs=2e-4)
 
 
-@pytest.mark.parametrize("case", ["matching", "ranking", "sequence", "empty-shares"])
+@pytest.mark.parametrize("case", ["matching", "ranking", "sequence", "against-all", "empty-shares"])
 def test_the_same_numbers_as_one_worker(root, alone, several, case):
     world, found = several
     assert [len(one[case]["epochs"]) for one in found] == [CASES[case].train.epochs] * world

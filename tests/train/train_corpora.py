@@ -1,5 +1,6 @@
 """Small corpora made by hand for the tests of training: readers who click on one topic each."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +70,48 @@ def make_corpus(seed=0, *, items=60, users=20, impressions=80, shortest=0, longe
     )
 
 
-def write_tables(folder, corpus, seed=0):
-    """The items (with titles of their topic) and the manifest, as preparation writes them."""
+def against_all(corpus, *splits):
+    """The same, but in these splits the clicks stand alone, to be ranked against all items."""
+    changed = dict(corpus.splits)
+    for name in splits or ("valid", "test"):
+        split = changed[name]
+        click = split.label == 1
+        changed[name] = replace(
+            split,
+            offsets=np.concatenate([[0], np.cumsum(split.clicks)]).astype(np.int64),
+            item=split.item[click],
+            label=split.label[click],
+            full_ranking=True,
+        )
+    return replace(corpus, splits=changed)
+
+
+def with_slices(corpus, seed=0):
+    """The same with three slices that overlap, and one that no impression is of."""
+    rng = np.random.default_rng(seed)
+    shares = {"cold-user": 0.3, "short-history": 0.5, "tail-item": 0.7, "cold-item": 0.0}
+    changed = {
+        name: replace(
+            split, slices={one: rng.random(len(split)) < share for one, share in shares.items()}
+        )
+        for name, split in corpus.splits.items()
+    }
+    return replace(corpus, splits=changed)
+
+
+def write_tables(folder, corpus, seed=0, *, distinct=False):
+    """The items (with titles of their topic) and the manifest, as preparation writes them.
+
+    Items may share a title, and then their scores but for rounding, unless they are `distinct`.
+    """
     rng = np.random.default_rng(seed)
     number = np.arange(1, corpus.item_count)
     titles = [
         " ".join(rng.permutation([*WORDS[n % TOPICS].split(), f"w{n % 7}"])[: rng.integers(1, 5)])
         for n in number
     ]
+    if distinct:  # by words that are frequent enough to be known
+        titles = [f"{title} x{n % 8} y{n // 8}" for n, title in enumerate(titles)]
     columns = {"item_id": number.astype(np.int32), "key": [f"N{n}" for n in number]}
     table = pa.table({**columns, "title": titles}).cast(items_schema(["title"]))
     (folder / "items").mkdir(parents=True)

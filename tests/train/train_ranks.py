@@ -1,12 +1,13 @@
 """What the processes of the tests of several workers do."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import distributed as dist
 from torch import multiprocessing
-from train_corpora import make_corpus, make_job, trial
+from train_corpora import against_all, make_corpus, make_job, trial, with_slices
 
 from legoray.errors import InfeasibleError
 from legoray.train import loop
@@ -24,6 +25,7 @@ CASES = {
     "matching": trial("id", "gru", "dot", epochs=2),
     "ranking": trial(TEXT, "additive", CROSS, task="ranking", epochs=2, batch_size=33),
     "sequence": trial(TEXT, "none", TARGET, epochs=1, accumulate=2, learning_rate=0.002),
+    "against-all": trial("id", "gru", "dot", epochs=2),
     "empty-shares": trial("id", "pooling", "dot", epochs=1, batch_size=2, max_history=4),
     "stopped": trial(epochs=3),
     "diverged": trial("id", "pooling", "dnn", learning_rate=1.0, clip_norm=None, weight_decay=1e30),
@@ -37,6 +39,8 @@ def stop(metrics):
 
 def run_case(name, config, tables, folder, runtime):
     """The outcome of a case, as plain data."""
+    if name == "against-all":
+        runtime = replace(runtime, corpus=with_slices(against_all(runtime.corpus)))
     opened = loop.open_model
     if name == "scarce" and runtime.world > 1 and runtime.rank == 1:
         loop.open_model = lambda job, runtime: scarce(opened(job, runtime))

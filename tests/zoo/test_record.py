@@ -20,6 +20,7 @@ from legoray.config import TrackingConfig
 from legoray.errors import InputError
 from legoray.records import TrialRecord, read_trials, write_json
 from legoray.zoo import record as recording
+from legoray.zoo.leaderboard import leaderboard
 from legoray.zoo.record import Recorder, send_missing
 from legoray.zoo.store import connect
 
@@ -64,7 +65,8 @@ def finished_sweep(project):
     found = [trial(n, auc=0.55 + 0.02 * n, status=s) for n, s in enumerate(statuses)]
     finals = [
         trial(10 + n, phase="final", label=found[4].label, seed=8 + n, auc=0.63,
-              test={"auc": 0.60 + 0.01 * n})
+              test={"auc": 0.60 + 0.01 * n, "auc/cold-item": 0.5, "groups/all": 90.0,
+                    "groups/cold-item": 7.0})
         for n in range(3)
     ]  # fmt: skip
     folder = project / "sweeps" / "mind-test"
@@ -116,6 +118,22 @@ def again(recorded, tmp_path):
     state = json.loads((folder / "tracking.json").read_text())
     write_json(folder / "tracking.json", state | {"uri": uri})
     return Recorded(project, folder, recorded.winner, recorded.recorder, connect(uri))
+
+
+def test_slices_of_the_test_are_metrics_and_a_table(recorded):
+    runs = runs_of(recorded.client)
+    table = "| slice | impressions | auc |\n| :-- | --: | --: |\n| all | 90 | 0.6000 |\n"
+    final = runs["cnn+attention+dot seed 8"]
+    assert final.data.metrics["test/auc/cold-item"] == 0.5
+    assert final.data.metrics["test/groups/cold-item"] == 7
+    assert final.data.tags["mlflow.note.content"] == table + "| cold-item | 7 | 0.5000 |"
+    assert table + "| cold-item | 7 |" in runs["sweep mind-test"].data.tags["mlflow.note.content"]
+    trial_run = runs["cnn+attention+dot #0"]
+    assert not any("cold-item" in name for name in trial_run.data.metrics)
+    assert "mlflow.note.content" not in trial_run.data.tags
+    (board,) = leaderboard("mind-test", tracking=recorded.tracking.uri)
+    assert not any("/" in name for name in board.metrics)
+    assert any("auc/cold-item" in row.test for row in board.rows)
 
 
 def test_a_sweep_becomes_a_parent_and_its_trials(recorded):

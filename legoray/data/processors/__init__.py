@@ -8,13 +8,25 @@ from legoray.data.processors.base import Processor
 from legoray.errors import InputError, unknown
 
 PROCESSORS = {
+    "adressa": "legoray.data.processors.adressa:Adressa",
+    "amazon": "legoray.data.processors.amazon:Amazon",
+    "bookcrossing": "legoray.data.processors.bookcrossing:BookCrossing",
     "ebnerd": "legoray.data.processors.ebnerd:Ebnerd",
     "feedback": "legoray.data.processors.own_feedback:OwnFeedback",
+    "goodbooks": "legoray.data.processors.goodbooks:Goodbooks",
+    "goodreads": "legoray.data.processors.goodreads:Goodreads",
+    "hm": "legoray.data.processors.hm:HM",
+    "lastfm": "legoray.data.processors.lastfm:LastFm",
+    "microlens": "legoray.data.processors.microlens:MicroLens",
     "mind": "legoray.data.processors.mind:Mind",
     "movielens": "legoray.data.processors.movielens:MovieLens",
+    "netflix": "legoray.data.processors.netflix:Netflix",
     "own": "legoray.data.processors.own:Own",
     "pens": "legoray.data.processors.pens:Pens",
+    "pog": "legoray.data.processors.pog:POG",
     "sequences": "legoray.data.processors.sequences:Sequences",
+    "steam": "legoray.data.processors.steam:Steam",
+    "yelp": "legoray.data.processors.yelp:Yelp",
 }
 
 

@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from legoray.config import Strict
-from legoray.data.badrows import BadRows
+from legoray.data.badrows import BadRows, repeated
 from legoray.data.engine import Engine
 from legoray.data.files import RawFolder
+from legoray.data.lines import mark
 from legoray.data.schema import SPLITS
 from legoray.data.stages import Facts, Stages
+from legoray.data.stream import Parse, mapped, text_blocks
 
 Sources = dict[str, Path]  # what a file is for -> the file
 
@@ -42,6 +44,17 @@ class Run:
         """All of them as one table."""
         return pa.concat_tables(self.parsed(parse, blocks, path)).combine_chunks()
 
+    def streamed(self, parse: Parse, path: Path) -> Iterator[pa.Table]:
+        """A file of lines (plain or `.gz`) block by block, bad rows refused or left out."""
+        for table in mapped(self.engine, parse, text_blocks(path)):
+            yield self.bad_rows.good(table, path)
+
+    def whole(self, parse: Parse, path: Path, key: str) -> pa.Table:
+        """The same as one table, where a `key` that stands twice is a bad row."""
+        rows = pa.concat_tables(mapped(self.engine, parse, text_blocks(path)))
+        rows = mark(rows, repeated(rows[key]), f"{key} '{{value}}' stands twice", key)
+        return self.bad_rows.good(rows, path)
+
     def each_split(self, write: Callable[[str, Path], Facts]) -> None:
         """Run a stage for the interactions of each split: `write(split, folder)`."""
         for split in SPLITS:
@@ -54,7 +67,7 @@ class Processor(ABC):
 
     Options: ClassVar[type[Strict]]
     version: ClassVar[int] = 1  # goes up when the same files would give other tables
-    attributes: ClassVar[tuple[str, ...]] = ()  # empty: known only once items are read
+    attributes: tuple[str, ...] = ()  # empty: known only once items are read
     default_text: ClassVar[tuple[str, ...]] = ()  # empty: all attributes
 
     def __init__(self, options: Any) -> None:

@@ -24,7 +24,6 @@ from legoray.data.impressions import (
     ImpressionOptions,
     Parts,
     parts_of,
-    untitled,
     write_part,
     write_split,
 )
@@ -32,8 +31,11 @@ from legoray.data.lines import PLACE, mark
 from legoray.data.processors.base import Processor, Run, Sources, as_array
 from legoray.data.processors.ebnerd_histories import read_histories, write_user_histories
 from legoray.data.processors.ebnerd_rows import (
+    ASIDE,
     HISTORY_COLUMNS,
+    LABELS,
     LOG_COLUMNS,
+    PROFILE,
     is_id,
     is_id_list,
     parse_behaviors,
@@ -109,16 +111,16 @@ class Ebnerd(Processor):
     def sources(self, raw: RawFolder) -> Sources:
         found: Sources = {}
         if self.options.articles == "file":
-            found["articles"] = _articles_source(raw)
+            found["articles"] = _articles_source(raw, "articles.parquet")
         for part in self.parts.names:
             folder = raw.folder([self.options.test if part == "test" else part])
             if folder:
                 name = str(folder.relative_to(raw.path))
                 found[f"behaviors/{part}"] = raw.file(f"{name}/behaviors.parquet", text=False)
                 found[f"history/{part}"] = raw.file(f"{name}/history.parquet", text=False)
-                beside = folder.parent / "articles.parquet"
-                if part == "test" and "articles" in found and beside != found["articles"]:
-                    found |= {"articles/test": beside} if beside.exists() else {}
+                beside = str(folder.parent.relative_to(raw.path) / "articles.parquet")
+                if part == "test" and "articles" in found and beside != "articles.parquet":
+                    found["articles/test"] = _articles_source(raw, beside)
         return found
 
     def process(self, run: Run) -> None:
@@ -145,18 +147,14 @@ class Ebnerd(Processor):
         columns = {name: as_array(rows[name]) for name in ARTICLE_COLUMNS}
         facts = write_items(folder, run.engine, as_array(rows["key"]), columns)
         counts = {"raw/items": len(rows)} | facts.counts
-        dropped = untitled(columns["title"]) | run.bad_rows.drain()
-        return facts.model_copy(update={"counts": counts, "dropped": dropped})
+        return facts.model_copy(update={"counts": counts, "dropped": run.bad_rows.drain()})
 
     def _behaviors(self, run: Run, part: str, folder: Path) -> Facts:
         path = run.sources[f"behaviors/{part}"]
         labeled = part != "test"
-        wanted = {
-            name: kind for name, kind in LOG_COLUMNS.items() if labeled or "click" not in name
-        }
-        check_columns(path, wanted)
+        check_columns(path, LOG_COLUMNS | (LABELS if labeled else ASIDE))
         parse = partial(parse_behaviors, keys=_item_ids(run), labeled=labeled)
-        columns = [*LOG_COLUMNS, "gender", "postcode", "age", "is_beyond_accuracy"]
+        columns = [*LOG_COLUMNS, *LABELS, *ASIDE, *PROFILE]
         rows = read_rows(run.engine, path, columns, parse)
         facts = write_part(
             folder,
@@ -176,10 +174,10 @@ class Ebnerd(Processor):
         return facts.model_copy(update={"dropped": facts.dropped | run.bad_rows.drain()})
 
 
-def _articles_source(raw: RawFolder) -> Path:
-    """articles.parquet; where it is missing, the advice says what can be done without it."""
+def _articles_source(raw: RawFolder, name: str) -> Path:
+    """A file of articles; where it is missing, the advice says what can be done without it."""
     before = len(raw.problems)
-    path = raw.file("articles.parquet", text=False)
+    path = raw.file(name, text=False)
     if len(raw.problems) > before and not path.exists():
         found = raw.problems.pop()
         without = "without texts, for models that read ids alone: options.articles: ids"
@@ -223,7 +221,7 @@ def _ids_in_the_logs(run: Run, parts: tuple[str, ...]) -> pa.Array:
             path = run.sources[f"{name}/{part}"]
             kinds = LOG_COLUMNS if name == "behaviors" else HISTORY_COLUMNS
             lists = [column for column, (accept, _) in kinds.items() if accept is is_id_list]
-            check_columns(path, {column: kinds[column] for column in lists[:1]})
+            check_columns(path, {column: kinds[column] for column in lists})
             for table in read_rows(run.engine, path, lists, parse_ids):
                 found = np.union1d(found, table["id"].to_numpy())
     if not len(found):

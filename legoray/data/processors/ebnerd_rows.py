@@ -47,8 +47,9 @@ LOG_COLUMNS: dict[str, tuple[Accept, str]] = {
     "user_id": _ID,
     "impression_time": (pt.is_timestamp, "times"),
     "article_ids_inview": _IDS,
-    "article_ids_clicked": _IDS,
 }
+LABELS: dict[str, tuple[Accept, str]] = {"article_ids_clicked": _IDS}
+ASIDE: dict[str, tuple[Accept, str]] = {"is_beyond_accuracy": (pt.is_boolean, "true or false")}
 HISTORY_COLUMNS: dict[str, tuple[Accept, str]] = {
     "user_id": _ID,
     "article_id_fixed": _IDS,
@@ -66,25 +67,25 @@ def parse_behaviors(rows: pa.Table, keys: pa.Array, *, labeled: bool) -> pa.Tabl
         labeled: whether the file says what was clicked.
     """
     rows = _checked(rows, "impression_time")
-    offsets, values = id_lists(rows["article_ids_inview"])
-    empty = np.bincount(rows_of(offsets)[values.is_null().to_numpy(False)], minlength=len(rows)) > 0
-    rows = mark(rows, pa.array(empty), "article_ids_inview has an empty id", "user")
+    number = _whole(as_array(rows["impression_id"]))
+    rows = mark(rows, number.is_null(), "the impression_id is missing", "user")
+    rows, offsets, values = _filled(rows, "article_ids_inview")
     rows = mark(rows, pa.array(np.diff(offsets) == 0), "no article was in view", "user")
-    items, unknown, _ = numbered(offsets, values, keys)
-    labels = np.zeros(len(items.values), np.int8)
+    items, unknown, known = numbered(offsets, values, keys)
+    labels = np.zeros(len(values), np.int8)
     again = outside = np.zeros(len(rows), np.int64)
     if labeled:
-        clicked = id_lists(rows["article_ids_clicked"])
-        labels, again, outside = _labels(items, *clicked, keys)
+        rows, of_clicks, clicks = _filled(rows, "article_ids_clicked")
+        labels, again, outside = _labels(offsets, values, of_clicks, clicks)
     beyond = pa.array(np.zeros(len(rows), bool))
     if "is_beyond_accuracy" in rows.column_names:
         beyond = pc.fill_null(rows["is_beyond_accuracy"], False)
     columns = {
-        "impression": rows["impression_id"],
+        "impression": number,
         "user": rows["user"],
         "time": rows["time"],
         "items": items,
-        "labels": pa.ListArray.from_arrays(items.offsets, labels),
+        "labels": pa.ListArray.from_arrays(items.offsets, labels[known]),
         "unknown_history": pa.array(np.zeros(len(rows), np.int64)),
         "unknown_candidates": unknown,
         "again": pa.array(again),
@@ -137,11 +138,24 @@ def parse_ids(rows: pa.Table) -> pa.Table:
 def id_lists(column: pa.ChunkedArray) -> tuple[Int64, pa.Array]:
     """Offsets and ids (int64, null where there is none) of lists; no list is an empty one."""
     offsets, values = _flat(column)
+    return offsets, _whole(values)
+
+
+def _whole(values: pa.Array) -> pa.Array:
+    """Numbers as int64, null where one is not whole."""
     if pt.is_floating(values.type):
         whole = pc.fill_null(pc.equal(values, pc.floor(values)), False)
         finite = pc.and_(whole, pc.fill_null(pc.is_finite(values), False))
         values = pc.if_else(finite, values, pa.scalar(None, values.type))
-    return offsets, values.cast(pa.int64())
+    return values.cast(pa.int64())
+
+
+def _filled(rows: pa.Table, name: str) -> tuple[pa.Table, Int64, pa.Array]:
+    """The rows, those without this list or with a gap in it marked; its offsets and ids."""
+    offsets, values = id_lists(rows[name])
+    gaps = np.bincount(rows_of(offsets)[values.is_null().to_numpy(False)], minlength=len(rows)) > 0
+    rows = mark(rows, pc.is_null(rows[name]), f"the {name} are missing", "user")
+    return mark(rows, pa.array(gaps), f"{name} has an empty id", "user"), offsets, values
 
 
 def _time_lists(column: pa.ChunkedArray) -> tuple[Int64, pa.Array]:
@@ -176,22 +190,21 @@ def _checked(rows: pa.Table, time: str) -> pa.Table:
 
 
 def _labels(
-    items: pa.ListArray, offsets: Int64, clicked: pa.Array, keys: pa.Array
+    offsets: Int64, shown: pa.Array, of_clicks: Int64, clicks: pa.Array
 ) -> tuple[NDArray[np.int8], NDArray[Any], NDArray[Any]]:
-    """Which items were clicked; per row how many clicks were repeated, and how many not in view."""
-    stride = len(keys) + 1
-    number = pc.fill_null(pc.index_in(clicked, value_set=keys), -1).to_numpy() + 1
-    known = number > 0
-    clicks = rows_of(offsets)[known] * stride + number[known]
-    distinct = np.unique(clicks)
-    owner = rows_of(items.offsets.to_numpy().astype(np.int64))
-    shown = owner * stride + items.values.to_numpy()
-    rows = len(items)
-    again = np.bincount(clicks // stride, minlength=rows) - np.bincount(
-        distinct // stride, minlength=rows
+    """Which of the ids in view were clicked; per row how many clicks were repeated, or outside."""
+    rows = len(offsets) - 1
+    ids = pc.fill_null(pa.concat_arrays([shown, clicks]), -1).to_numpy(zero_copy_only=False)
+    distinct, number = np.unique(ids, return_inverse=True)
+    stride = max(len(distinct), 1)
+    code = np.concatenate([rows_of(offsets), rows_of(of_clicks)]) * stride + number
+    seen, clicked = code[: len(shown)], code[len(shown) :]
+    once = np.unique(clicked)
+    again = np.bincount(clicked // stride, minlength=rows) - np.bincount(
+        once // stride, minlength=rows
     )
-    outside = np.bincount(np.setdiff1d(distinct, shown) // stride, minlength=rows)
-    return np.isin(shown, distinct).astype(np.int8), again, outside
+    outside = np.bincount(np.setdiff1d(once, seen) // stride, minlength=rows)
+    return np.isin(seen, once).astype(np.int8), again, outside
 
 
 def _profile(rows: pa.Table) -> dict[str, pa.ChunkedArray | pa.Array]:

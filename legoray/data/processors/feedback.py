@@ -7,20 +7,22 @@ feedback -> clicks (threshold, first of each pair, k-core) -> histories -> split
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
 from legoray.config import Positive, Strict
 from legoray.data.clicks import NEVER, ClickProtocol, Clicks
+from legoray.data.convert import no_key
 from legoray.data.corpus import Int32, Int64
 from legoray.data.feedback import (
     Feedback,
@@ -30,6 +32,7 @@ from legoray.data.feedback import (
     first_of_each,
     in_order,
     k_core,
+    users_in_time,
 )
 from legoray.data.processors.base import Processor, Run, as_array
 from legoray.data.protocol import NegativeRule
@@ -73,9 +76,10 @@ class FeedbackOptions(Strict):
 class FeedbackProcessor(Processor):
     """A family of feedback. Subclasses say how files are read, and what a click is."""
 
-    event: ClassVar[str] = "rating"  # what one row of feedback is
-    threshold: ClassVar[str] = "a rating of at least {like:g}"  # what a click is, where asked
+    event: str = "rating"  # what one row of feedback is
+    threshold: str = "a rating of at least {like:g}"  # what a click is, where asked
     times: Literal["known", "order", "none"] = "known"  # or rows in order, or nothing
+    often: bool = False  # whether users meet an item so often that repeats should go early
     options: Any
 
     def __init__(self, options: Any) -> None:
@@ -125,14 +129,26 @@ class FeedbackProcessor(Processor):
 
     def _events(self, run: Run, folder: Path) -> Facts:
         keys = as_array(read_folder(run.stages.work / "scratch/items", ["key"])["key"])
-        events, users, unknown = coded(self.read_events(run), keys)
+        read = 0
+
+        def pieces() -> Iterator[pa.Table]:
+            nonlocal read
+            for piece in self.read_events(run):
+                named = piece.filter(pc.invert(no_key(piece["user"])))
+                nameless = len(piece) - len(named)
+                run.bad_rows.add({f"{self.event}s_without_a_user": nameless} if nameless else {})
+                read += len(named)
+                yield named
+
+        events, users, unknown = coded(pieces(), keys, first=self.often)
         if not len(events):
             message = f"there is no {self.event} of an item that the files describe"
             raise InputError(Problem(str(_first(run)), message))
+        events, users = users_in_time(events, users)
         table = pa.table({name: getattr(events, name) for name in _COLUMNS})
         pq.write_table(table, folder / "scratch/events/all")
         pq.write_table(pa.table({"key": users}), folder / "scratch/events/users")
-        counts = {"raw/events": len(events) + unknown, "raw/users": len(users)}
+        counts = {"raw/events": read, "raw/users": len(users)}
         dropped = {f"{self.event}s_of_unknown_items": unknown} if unknown else {}
         return Facts(counts=counts, dropped=dropped | run.bad_rows.drain())
 
@@ -145,8 +161,8 @@ class FeedbackProcessor(Processor):
         events = in_order(events, shuffled=None if ordered else self.options.seed)
         since = _since(events, described)
         distinct = first_of_each(events)
-        if len(distinct) < len(events):
-            dropped[f"{self.event}s_given_again"] = len(events) - len(distinct)
+        again = self._read_of_known_items(run) - sum(dropped.values()) - len(distinct)
+        dropped[f"{self.event}s_given_again"] = again
         clicked = self._liked(distinct, dropped)
         clicks = distinct.take(clicked)
         items, item_number = dense(self._kept_items(clicks, distinct, described), len(since))
@@ -170,6 +186,12 @@ class FeedbackProcessor(Processor):
         facts = self._tables(run, folder, found, items, as_array(keys))
         counted = {name: count for name, count in dropped.items() if count}
         return facts.model_copy(update={"dropped": counted | run.bad_rows.drain()})
+
+    def _read_of_known_items(self, run: Run) -> int:
+        """How many events there were of items that are described."""
+        facts = run.stages.facts["read/events"]
+        unknown = facts.dropped.get(f"{self.event}s_of_unknown_items", 0)
+        return facts.counts["raw/events"] - unknown
 
     def _liked(self, distinct: Feedback, dropped: dict[str, int]) -> NDArray[np.bool_]:
         """Which feedback is a click."""
@@ -218,7 +240,7 @@ class FeedbackProcessor(Processor):
             write_users(folder, run.engine, users, self.read_users(run, users)),
             write_histories(folder, run.engine, numbers, clicks.offsets, clicks.item),
         ]
-        merged = {
+        merged: dict[str, Any] = {
             field: {k: v for part in parts for k, v in getattr(part, field).items()}
             for field in ("counts", "hashes")
         }
@@ -229,18 +251,13 @@ class FeedbackProcessor(Processor):
         )
 
     def _interactions(self, run: Run, split: str, folder: Path) -> Facts:
-        clicks = Clicks.read(run.stages.work / "scratch/clicks")
-        protocol = self.protocol()
-        dropped: dict[str, int] = {}
-        pieces = protocol.interactions(clicks, split, dropped)
-        facts = write_interactions(folder, run.engine, split, pieces)
-        return facts.model_copy(update={"dropped": dropped, "protocol": protocol.describe()})
+        return write_split(run, split, folder, self.protocol())
 
     def protocol(self) -> ClickProtocol:
         """The rules, as the options say them."""
         options = self.options
         click = (
-            f"each {self.event}"
+            f"each {self.event.replace('_', ' ')}"
             if options.like is None
             else self.threshold.format_map({"like": options.like})
         )
@@ -251,7 +268,26 @@ class FeedbackProcessor(Processor):
             negatives=NegativeRule(options.negatives, options.negatives_by, options.seed),
             min_history=options.min_history,
             click=f"{click}; of the same user and item the first{core}",
+            timed=self.times == "known",
         )
+
+
+def write_split(run: Run, split: str, folder: Path, protocol: ClickProtocol) -> Facts:
+    """The interactions of a split of the clicks in `scratch/clicks`.
+
+    Raises:
+        InputError: there are none.
+    """
+    clicks = Clicks.read(run.stages.work / "scratch/clicks")
+    dropped: dict[str, int] = {}
+    pieces = protocol.interactions(clicks, split, dropped)
+    facts = write_interactions(folder, run.engine, split, pieces)
+    told: dict[str, Any] = {
+        "dropped": dropped,
+        "protocol": protocol.describe(clicks.items),
+        "full_ranking": [split] if protocol.ranks_all(split) else [],
+    }
+    return facts.model_copy(update=told)
 
 
 _COLUMNS = ("user", "item", "time", "value")

@@ -5,8 +5,6 @@ Format: https://github.com/msnews/msnews.github.io/blob/master/assets/doc/introd
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -22,14 +20,13 @@ from legoray.data.impressions import (
     numbered,
     parts_of,
     split_words,
-    untitled,
     write_given_histories,
     write_part,
     write_split,
 )
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
 from legoray.data.processors.base import Processor, Run, Sources
-from legoray.data.processors.mind_news import ATTRIBUTES, merged_news
+from legoray.data.processors.mind_news import ATTRIBUTES, merged_news, place_of
 from legoray.data.processors.xmind import title_source, translated
 from legoray.data.stages import Facts
 from legoray.data.tables import read_folder, write_item_pieces
@@ -110,25 +107,20 @@ class Mind(Processor):
     def _items(self, run: Run, folder: Path) -> Facts:
         files = {part: run.sources[f"news/{part}"] for part in self.parts}
         counts: dict[str, int] = {}
-        untitled_news = Counter[str]()
         news = merged_news(run, files, folder / "scratch" / "news", counts)
         other = Facts()
         if self.options.titles:  # of MIND's size: they are looked up all at once
             titles = {part: run.sources[f"titles/{part}"] for part in self.parts}
             whole = pa.concat_tables(list(news)).combine_chunks()
-            table, other = translated(run, whole, titles, self.options.untranslated)
+            missing = self.options.untranslated
+            table, other = translated(run, whole, titles, missing, partial(place_of, files))
             news = iter([table])
-
-        def pieces() -> Iterator[pa.Table]:
-            for piece in news:
-                untitled_news.update(untitled(piece["title"]))
-                yield piece.rename_columns(["key", *ATTRIBUTES])
-
-        facts = write_item_pieces(folder, run.engine, pieces())
+        pieces = (piece.rename_columns(["key", *ATTRIBUTES]) for piece in news)
+        facts = write_item_pieces(folder, run.engine, pieces)
         if not facts.counts["items"]:
             raise InputError(Problem(str(run.sources["news/train"]), "holds no news"))
         counts |= {"raw/items": facts.counts["items"]} | other.counts | facts.counts
-        dropped = other.dropped | dict(untitled_news) | run.bad_rows.drain()
+        dropped = other.dropped | run.bad_rows.drain()
         return facts.model_copy(update={"counts": counts, "dropped": dropped})
 
     def _behaviors(self, run: Run, part: str, folder: Path) -> Facts:

@@ -14,7 +14,17 @@ import pyarrow.parquet as pq
 
 from legoray.data.badrows import repeated
 from legoray.data.engine import shard_name
-from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
+from legoray.data.lines import (
+    BLOCK,
+    LINE,
+    PLACE,
+    Block,
+    Layout,
+    blocks_of,
+    line_number,
+    mark,
+    read_fields,
+)
 from legoray.data.processors.base import Run, as_array
 from legoray.data.tables import read_folder
 
@@ -57,6 +67,18 @@ def merged_news(
             rows = run.bad_rows.good(rows, path)
             counts[f"raw/items/{part}"] += len(rows)
             yield rows.filter(pc.invert(rows[_KNOWN])).drop_columns([_KNOWN])
+
+
+def place_of(files: Mapping[str, Path], key: str) -> str:
+    """Where a news of this id stands: file and line."""
+    for path in files.values():
+        for block in blocks_of(path):
+            rows = read_fields(block, NEWS)
+            at = pc.index(rows["id"], key).as_py()
+            if at >= 0:
+                line = line_number(path, rows[BLOCK][at].as_py(), rows[LINE][at].as_py())
+                return f"{path}:{line}"
+    return key
 
 
 def _keep(run: Run, path: Path, folder: Path) -> list[Path]:

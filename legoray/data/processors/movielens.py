@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from legoray.data.badrows import repeated
-from legoray.data.convert import WHOLE, to_number
+from legoray.data.convert import WHOLE, no_key, to_number
 from legoray.data.files import RawFolder
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
 from legoray.data.processors.base import Run, Sources, as_array, user_columns
@@ -28,8 +28,7 @@ from legoray.data.processors.movielens_users import (
     UsersFile,
     read_users,
 )
-from legoray.data.tabular import csv_header, read_table
-from legoray.errors import InputError, Problem
+from legoray.data.tabular import header_layout, read_table
 
 RATING = ("user", "movie", "rating", "time")
 GENRES = (
@@ -58,7 +57,7 @@ _1M = Release("movies.dat", "ratings.dat", _PLAIN, users=USERS_1M)  # 10M has no
 _TABLE = Release("movies.csv", "ratings.csv", _CSV, header=True)
 RELEASES = {"100k": _100K, "1m": _1M, "10m": _1M, "latest-small": _TABLE, "latest": _TABLE,
             "20m": _TABLE, "25m": _TABLE, "32m": _TABLE}  # fmt: skip
-HEADER = ["userId", "movieId", "rating", "timestamp"]
+HEADER = {"userId": "user", "movieId": "movie", "rating": "rating", "timestamp": "time"}
 
 
 class MovieLensOptions(FeedbackOptions):
@@ -85,8 +84,7 @@ class MovieLens(FeedbackProcessor):
 
     def sources(self, raw: RawFolder) -> Sources:
         if self.options.release == "auto":
-            found = [r for r in (_100K, _1M, _TABLE) if (raw.path / r.ratings).exists()]
-            self.release = found[0] if found else _TABLE
+            self.release = max((_TABLE, _1M, _100K), key=partial(_files_of, raw.path))
         names = {"ratings": raw.file(self.release.ratings), "movies": raw.file(self.release.movies)}
         users = self.release.users
         if users and (raw.path / users.name).exists():
@@ -114,16 +112,18 @@ class MovieLens(FeedbackProcessor):
 
     def read_events(self, run: Run) -> Iterator[pa.Table]:
         path = run.sources["ratings"]
-        parse = partial(
-            parse_ratings, layout=_layout(self.release, path), header=self.release.header
-        )
+        header = self.release.header
+        layout = header_layout(path, HEADER, ",", "commas") if header else self.release.layout
+        parse = partial(parse_ratings, layout=layout, header=header)
         return run.parsed(parse, blocks_of(path), path)
 
     def read_users(self, run: Run, keys: pa.Array) -> Attributes:
         if "users" not in run.sources or not self.release.users:
             return {}
         rows = read_users(run, self.release.users, run.sources["users"])
-        return user_columns(keys, rows, ATTRIBUTES)[0]  # who rated nothing is no user
+        columns, others = user_columns(keys, rows, ATTRIBUTES)
+        run.bad_rows.add({"users_without_a_rating": others} if others else {})
+        return columns
 
 
 def parse_ratings(block: Block, layout: Layout, *, header: bool) -> pa.Table:
@@ -137,27 +137,12 @@ def parse_ratings(block: Block, layout: Layout, *, header: bool) -> pa.Table:
     inside = pc.and_(pc.greater_equal(rating, 0), pc.less_equal(rating, 5))
     rows = mark(rows, pc.invert(pc.fill_null(inside, False)),
                 "the rating is '{value}', expected a number from 0.5 to 5", "rating")  # fmt: skip
-    rows = mark(rows, pc.is_null(time), "the time is '{value}', expected whole seconds since 1970",
+    known = pc.fill_null(pc.greater_equal(time, 0), False)
+    rows = mark(rows, pc.invert(known), "the time is '{value}', expected whole seconds since 1970",
                 "time")  # fmt: skip
-    rows = mark(rows, pc.equal(rows["user"], ""), "the user is empty", "user")
+    rows = mark(rows, no_key(rows["user"]), "the user is empty", "user")
     columns = {"user": rows["user"], "item": rows["movie"], "value": rating, "time": time}
     return pa.table({**columns, **{name: rows[name] for name in PLACE}})
-
-
-def _layout(release: Release, path: Path) -> Layout:
-    """The layout with its fields in the order of the file's header, where it has one."""
-    if not release.header:
-        return release.layout
-    names = csv_header(path, ",")
-    missing = [name for name in HEADER if name not in names]
-    if missing:
-        raise InputError(
-            Problem(
-                f"{path}:1", f"has no column '{missing[0]}'", f"its columns: {', '.join(names)}"
-            )
-        )
-    known = dict(zip(HEADER, RATING, strict=True))
-    return Layout(tuple(known.get(name, name) for name in names), ",", "commas")
 
 
 def _movies_100k(path: Path) -> pa.Table:
@@ -182,3 +167,9 @@ def _movies_csv(path: Path) -> pa.Table:
 
 def _no_genres(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(column, "(no genres listed)"), "", column)
+
+
+def _files_of(folder: Path, release: Release) -> int:
+    """How many files of a release there are, whatever is left of them."""
+    names = (release.movies, release.ratings)
+    return sum((folder / n).exists() or (folder / f"{n}.zip").exists() for n in names)

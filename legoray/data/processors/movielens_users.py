@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from legoray.data.badrows import repeated
 from legoray.data.lines import PLACE, Layout, blocks_of, mark, read_fields
+from legoray.data.processors.ages import GROUPS, age_groups
 from legoray.data.processors.base import Run
 
 ATTRIBUTES = ("age", "gender", "occupation")
-# 1M gives the first year of a group, 100K years: these are 1M's groups
-AGES = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "50-55", 56: "56+"}
 OCCUPATIONS = (
     "other", "educator", "artist", "clerical", "student", "customer service", "doctor",
     "executive", "farmer", "homemaker", "K-12 student", "lawyer", "programmer", "retired",
@@ -41,7 +39,7 @@ USERS_1M = UsersFile(
 
 
 def read_users(run: Run, file: UsersFile, path: Path) -> pa.Table:
-    """`user` and `ATTRIBUTES`, as text; the age as a group.
+    """`user` and `ATTRIBUTES`, as text; the age as a group: 1M gives its first year, 100K years.
 
     Raises:
         InputError: a row is bad, and bad rows are not skipped.
@@ -52,8 +50,8 @@ def read_users(run: Run, file: UsersFile, path: Path) -> pa.Table:
     known = pc.is_in(rows["gender"], value_set=pa.array(["F", "M"]))
     rows = mark(rows, pc.invert(known), "the gender is '{value}', expected F or M", "gender")
     age = _whole(rows["age"])
-    wrong = pc.invert(pc.is_in(age, value_set=pa.array(list(AGES)))) if file.coded else None
-    expected = f"one of {', '.join(map(str, AGES))}" if file.coded else "whole years"
+    wrong = pc.invert(pc.is_in(age, value_set=pa.array(list(GROUPS)))) if file.coded else None
+    expected = f"one of {', '.join(map(str, GROUPS))}" if file.coded else "whole years"
     rows = mark(rows, pc.is_null(age) if wrong is None else wrong,
                 "the age is '{value}', expected " + expected, "age")  # fmt: skip
     occupation = rows["occupation"]
@@ -62,7 +60,7 @@ def read_users(run: Run, file: UsersFile, path: Path) -> pa.Table:
         rows = mark(rows, pc.is_null(place), "the occupation is '{value}', expected a number up to "
                     f"{len(OCCUPATIONS) - 1}", "occupation")  # fmt: skip
         occupation = pa.array(OCCUPATIONS).take(place.combine_chunks())
-    columns = {"age": _groups(age), "gender": rows["gender"], "occupation": occupation}
+    columns = {"age": age_groups(age), "gender": rows["gender"], "occupation": occupation}
     place = {name: rows[name] for name in ("user", *PLACE)}
     return run.bad_rows.good(pa.table({**columns, **place}), path)
 
@@ -71,10 +69,3 @@ def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Numbers of up to three digits; null where there is something else."""
     fits = pc.match_substring_regex(column, r"^\d{1,3}$")
     return pc.if_else(fits, column, pa.scalar(None, pa.string())).cast(pa.int64())
-
-
-def _groups(age: pa.ChunkedArray) -> pa.Array:
-    """The group of each age, null where that is null."""
-    years = pc.fill_null(age, 0).to_numpy()
-    group = np.searchsorted(np.array(list(AGES)), years, side="right") - 1
-    return pa.array(AGES.values()).take(pa.array(group.clip(min=0)))

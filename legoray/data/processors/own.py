@@ -30,6 +30,7 @@ from legoray.data.processors.keyed import read_attributes, write_items_of
 from legoray.data.processors.own_columns import (
     changes,
     check_types,
+    distinct,
     impressions_of,
     keyed,
     labelled,
@@ -62,7 +63,7 @@ class Own(Processor):
     """Three tables of the user's own, and a fourth one of users where there is any."""
 
     Options = OwnOptions
-    version = 2
+    version = 3
 
     def __init__(self, options: OwnOptions) -> None:
         super().__init__(options)
@@ -133,7 +134,9 @@ class Own(Processor):
         rows = timed(rows, table.time)
         rows = run.bad_rows.good(rows, path)
         rows, unknown = numbered(rows, keys)
-        return rows.select(["user", "item", "time"]), {"unknown_items_in_events": unknown}
+        rows, again = distinct(rows, ["user", "item", "time"])
+        dropped = {"unknown_items_in_events": unknown, "events_that_stand_twice": again}
+        return rows.select(["user", "item", "time"]), dropped
 
     def _seen(self, run: Run, keys: pa.Array) -> tuple[pa.Table, dict[str, int]]:
         """All interactions, of whatever split."""
@@ -148,7 +151,10 @@ class Own(Processor):
                     "is the right column named as the item's key?",
                 )
             )
-        return rows, {"unknown_items_in_interactions": unknown}
+        same = [name for name in ("split", "impression", "item") if name in rows.column_names]
+        rows, again = distinct(rows, same, first="label")
+        dropped = {"unknown_items_in_interactions": unknown, "candidates_that_stand_twice": again}
+        return rows, dropped
 
     def _seen_in(self, run: Run, role: str) -> pa.Table:
         path, table = run.sources[role], self.options.interactions

@@ -96,6 +96,8 @@ def timed(rows: pa.Table, original: str) -> pa.Table:
     time = to_time(rows["time"])
     expected = "expected seconds since 1970 or ISO 8601 such as 2019-11-13 08:36:57"
     rows = mark(rows, pc.is_null(time), f"the {original} is '{{value}}', {expected}", "time")
+    rows = mark(rows, pc.less(time, 0), f"the {original} is '{{value}}', which lies before 1970",
+                "time")  # fmt: skip
     rows = mark(rows, pc.greater(time, LATEST), f"the {original} is '{{value}}', which lies beyond "
                 "the year 3000: is it in milliseconds? seconds are expected", "time")  # fmt: skip
     return replace_column(rows, "time", time)
@@ -115,6 +117,26 @@ def numbered(rows: pa.Table, keys: pa.Array) -> tuple[pa.Table, int]:
     known = pc.is_valid(index)
     rows = replace_column(rows, "item", pc.add(index, 1)).filter(known)
     return rows, len(index) - len(rows)
+
+
+def distinct(rows: pa.Table, names: list[str], *, first: str = "") -> tuple[pa.Table, int]:
+    """The rows without those that say the same again, and how many these were.
+
+    Args:
+        rows: in any order, which stays.
+        names: columns that are the same where rows are.
+        first: a column; of the same rows the one with its greatest value is kept, else the first.
+    """
+    codes = [number_keys(rows[name].cast(pa.string()))[1] for name in names]
+    rank = [-pc.fill_null(rows[first], 0).to_numpy().astype(np.int64)] if first else []
+    order = np.lexsort((*rank, *codes))
+    new = np.zeros(len(rows), bool)
+    new[:1] = True
+    for code in codes:
+        new[1:] |= np.diff(code[order]) != 0
+    kept = np.zeros(len(rows), bool)
+    kept[order[new]] = True
+    return rows.filter(pa.array(kept)), int((~kept).sum())
 
 
 def changes(group: pa.ChunkedArray, value: pa.ChunkedArray) -> pa.Array:

@@ -22,7 +22,6 @@ from legoray.data.impressions import (
     numbered,
     parts_of,
     split_words,
-    untitled,
     write_given_histories,
     write_part,
     write_split,
@@ -83,8 +82,7 @@ class Pens(Processor):
         columns = {name: as_array(rows[name]) for name in ATTRIBUTES}
         facts = write_items(folder, run.engine, as_array(rows["key"]), columns)
         counts = {"raw/items": len(rows)} | facts.counts
-        dropped = untitled(columns["title"]) | run.bad_rows.drain()
-        return facts.model_copy(update={"counts": counts, "dropped": dropped})
+        return facts.model_copy(update={"counts": counts, "dropped": run.bad_rows.drain()})
 
     def _behaviors(self, run: Run, part: str, folder: Path) -> Facts:
         path = run.sources[part]

@@ -1,51 +1,38 @@
 """One sequence of items per user, as many public data sets come.
 
 Of each user the last item is test, the one before it valid, the earlier ones train: a sliding
-window over one stored sequence. There are no impressions, so each item is one, together with
-sampled negatives.
+window over one stored sequence, which keeps items that stand in it again. There are no impressions,
+so each item is one, together with sampled negatives.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import Field
 
 from legoray.config import FileForm, Positive, Strict
 from legoray.data.badrows import repeated
+from legoray.data.clicks import SHORT, ClickProtocol, Clicks
 from legoray.data.convert import is_key_list, is_plain, to_key, to_list, to_time
 from legoray.data.corpus import Int32, Int64
 from legoray.data.files import RawFolder
 from legoray.data.lines import mark
 from legoray.data.processors.base import Processor, Run, Sources, as_array
+from legoray.data.processors.feedback import write_split
 from legoray.data.processors.keyed import write_items_of
 from legoray.data.processors.own_columns import check_types, lengths_of, replace_column
-from legoray.data.processors.own_options import SPLITS, ItemsTable
-from legoray.data.protocol import (
-    LEAVE_LAST_OUT,
-    UNSEEN,
-    NegativeRule,
-    leave_last_out,
-    sample_unseen_negatives,
-)
-from legoray.data.ragged import flat, keep, list_array, offsets_of, rows_of
-from legoray.data.sequences import strictly_before
+from legoray.data.processors.own_options import ItemsTable
+from legoray.data.protocol import NegativeRule
+from legoray.data.ragged import keep, offsets_of, rows_of
+from legoray.data.splitrule import SplitRule
 from legoray.data.stages import Facts
-from legoray.data.tables import (
-    clicks_with_negatives,
-    read_folder,
-    write_histories,
-    write_interactions,
-    write_users,
-)
+from legoray.data.tables import read_folder, write_histories, write_users
 from legoray.data.tabular import read_table
 from legoray.errors import InputError, Problem
 
@@ -70,6 +57,9 @@ class SequencesOptions(Strict):
     items: ItemsFile
     sequences: SequencesFile
     min_length: Annotated[int, Field(ge=3)] = Field(3, description="shorter ones are left out")
+    candidates: Literal["sampled", "all"] = Field(
+        "sampled", description="valid and test: against sampled negatives, or all items"
+    )
     negatives: Positive = Field(20, description="sampled negatives per item")
     negatives_by: Literal["uniform", "popularity"] = "uniform"
     seed: int = Field(1, ge=0, description="of the negatives")
@@ -79,6 +69,7 @@ class Sequences(Processor):
     """Leave-last-out over one sequence per user."""
 
     Options = SequencesOptions
+    version = 2
 
     def sources(self, raw: RawFolder) -> Sources:
         tables = {"items": self.options.items, "sequences": self.options.sequences}
@@ -87,11 +78,11 @@ class Sequences(Processor):
     def process(self, run: Run) -> None:
         items = self.options.items
         run.stages.run("items", ["items"], partial(write_items_of, run, table=items, form=items))
-        run.stages.run("read", ["scratch/read"], partial(self._read, run))
-        run.stages.run("histories", ["users", "histories"], partial(self._histories, run))
+        outputs = ["users", "histories", "scratch/clicks"]
+        run.stages.run("clicks", outputs, partial(self._clicks, run))
         run.each_split(partial(self._interactions, run))
 
-    def _read(self, run: Run, folder: Path) -> Facts:
+    def _clicks(self, run: Run, folder: Path) -> Facts:
         """Users in order of the file, and their items as numbers, oldest first."""
         rows = self._rows(run)
         keys = as_array(read_folder(run.stages.work / "items", ["key"])["key"])
@@ -101,21 +92,22 @@ class Sequences(Processor):
         item = pc.add(index.filter(pa.array(known)), 1).to_numpy(zero_copy_only=False)
         time = rows["times"].flatten().to_numpy(zero_copy_only=False)[known]
         unknown, offsets = len(known) - len(item), keep(offsets, known)
-        order = np.lexsort((time, rows_of(offsets)))
-        path = run.sources["sequences"]
-        if not len(leave_last_out(offsets, min_length=self.options.min_length)["test"]):
+        clicks = _clicks_of(offsets, item.astype(np.int32), time.astype(np.int64), items=len(keys))
+        if (np.diff(offsets) < self.options.min_length).all():
             message = f"no user has {self.options.min_length} items of the items file"
             hint = "is the right column named as the item's key?" if unknown else ""
-            raise InputError(Problem(str(path), message, hint))
-        lists = {
-            "items": list_array(offsets, item.astype(np.int32)[order]),
-            "times": list_array(offsets, time.astype(np.int64)[order]),
-        }
-        pq.write_table(pa.table({"key": rows["user"], **lists}), folder / "scratch/read/all")
-        short = int((np.diff(offsets) < self.options.min_length).sum())
-        dropped = {"unknown_items_in_sequences": unknown, "users_with_too_few_items": short}
-        counted = {name: count for name, count in dropped.items() if count}
-        return Facts(dropped=counted | run.bad_rows.drain())
+            raise InputError(Problem(str(run.sources["sequences"]), message, hint))
+        clicks.write(folder / "scratch/clicks")
+        numbers = np.arange(clicks.users, dtype=np.int32)
+        facts = write_histories(folder, run.engine, numbers, clicks.offsets, clicks.item)
+        users = write_users(folder, run.engine, rows["user"])
+        dropped = {"unknown_items_in_sequences": unknown} if unknown else {}
+        read = {"raw/events": len(known), "raw/users": clicks.users}
+        return Facts(
+            counts=facts.counts | users.counts | read,
+            hashes=facts.hashes | users.hashes,
+            dropped=dropped | run.bad_rows.drain(),
+        )
 
     def _rows(self, run: Run) -> dict[str, pa.Array]:
         """`user`, and lists of `items` (keys) and `times` (-1 where there are none)."""
@@ -149,97 +141,54 @@ class Sequences(Processor):
         rows = mark(rows, other, message, "user")
         seconds = to_time(pa.chunked_array([times.flatten()])).combine_chunks()
         wrong = np.zeros(len(rows), bool)
-        wrong[rows_of(offsets_of(lengths_of(times)))[seconds.is_null().to_numpy(False)]] = True
-        message = f"user '{{value}}' has {table.times} that are neither seconds nor ISO 8601"
+        untold = pc.fill_null(pc.less(seconds, 0), True).to_numpy(zero_copy_only=False)
+        wrong[rows_of(offsets_of(lengths_of(times)))[untold]] = True
+        message = f"user '{{value}}' has {table.times} that are neither seconds since 1970 nor "
+        message += "ISO 8601"
         rows = mark(rows, pa.array(wrong), message, "user")
         filled = pc.fill_null(seconds, -1)
         return replace_column(rows, "times", pa.ListArray.from_arrays(times.offsets, filled))
 
-    def _histories(self, run: Run, folder: Path) -> Facts:
-        known = Known.read(run.stages.work)
-        numbers = np.arange(len(known.keys), dtype=np.int32)
-        facts = write_histories(folder, run.engine, numbers, known.offsets, known.item)
-        users = write_users(folder, run.engine, known.keys)
-        both = {"counts": facts.counts | users.counts, "hashes": facts.hashes | users.hashes}
-        return users.model_copy(update=both)
-
     def _interactions(self, run: Run, split: str, folder: Path) -> Facts:
-        options, known = self.options, Known.read(run.stages.work)
-        parts = leave_last_out(known.offsets, min_length=options.min_length)
-        end = known.ends()
-        chosen = parts[split][end[parts[split]] > 0]
-        rule = NegativeRule(options.negatives, options.negatives_by, options.seed)
-        count = len(read_folder(run.stages.work / "items", ["item_id"]))
-        held = np.concatenate([parts["valid"], parts["test"]])
-        sampled = sample_unseen_negatives(
-            rule,
-            SPLITS.index(split),
-            known.user[chosen],
-            owner=known.user,
-            owned=known.item,
-            items=count,
-            weight=known.clicks(count) - known.clicks(count, held) + 1.0,
+        facts = write_split(run, split, folder, self.protocol())
+        told = {_told(name): count for name, count in facts.dropped.items()}
+        return facts.model_copy(update={"dropped": told})
+
+    def protocol(self) -> ClickProtocol:
+        """The rules, as the options say them."""
+        options = self.options
+        return ClickProtocol(
+            split=SplitRule(name="leave-last-out"),
+            candidates=self.options.candidates,
+            negatives=NegativeRule(options.negatives, options.negatives_by, options.seed),
+            min_history=1,
+            click="each item of a sequence, those that stand in it again included",
+            min_length=options.min_length,
+            timed=bool(options.sequences.times),
         )
-        data = clicks_with_negatives(
-            id=chosen,
-            history=known.user[chosen],
-            end=end[chosen],
-            time=known.time[chosen],
-            item=known.item[chosen],
-            sampled=sampled,
-        )
-        facts = write_interactions(folder, run.engine, split, data)
-        dropped = {
-            f"negatives_not_found/{split}": len(chosen) * rule.count - len(sampled.item),
-            f"items_without_a_history/{split}": len(parts[split]) - len(chosen),
-        }
-        counted = {name: number for name, number in dropped.items() if number}
-        return facts.model_copy(update={"dropped": counted, "protocol": self._protocol(rule)})
-
-    def _protocol(self, rule: NegativeRule) -> dict[str, Any]:
-        past = "the user's items before this one"
-        if self.options.sequences.times:
-            past += ", those of the same second excluded"
-        return {
-            "split": f"{LEAVE_LAST_OUT}; users of at least {self.options.min_length} items",
-            "history": past,
-            **rule.protocol(UNSEEN),
-        }
 
 
-@dataclass(frozen=True)
-class Known:
-    """All sequences one after another, as the stage `read` left them."""
+def _told(reason: str) -> str:
+    """What was left out, in the words of sequences."""
+    return reason.replace(SHORT, "items_without_a_history").replace("few_clicks", "few_items")
 
-    keys: pa.Array  # [U] of the users
-    offsets: Int64  # [U + 1]
-    item: Int32  # [T]
-    time: Int64  # [T]
 
-    @classmethod
-    def read(cls, work: Path) -> Known:
-        """What the stage wrote."""
-        table = pq.read_table(work / "scratch" / "read" / "all")
-        offsets, item = flat(table["items"], np.int32)
-        return cls(as_array(table["key"]), offsets, item, flat(table["times"], np.int64)[1])
-
-    @property
-    def user(self) -> Int32:
-        """`[T]` whose item each is."""
-        return rows_of(self.offsets).astype(np.int32)
-
-    def clicks(self, items: int, at: Int64 | None = None) -> NDArray[np.float64]:
-        """`[items]` how often users had each item; at some positions alone, where given."""
-        chosen = self.item if at is None else self.item[at]
-        found: NDArray[np.float64] = np.bincount(chosen, minlength=items + 1)[1:].astype(np.float64)
-        return found
-
-    def ends(self) -> Int32:
-        """`[T]` how much of the sequence lies before each item; strictly before it in time."""
-        place = (np.arange(len(self.item)) - self.offsets[:-1][self.user]).astype(np.int32)
-        if (self.time < 0).all():
-            return place
-        return strictly_before(self.user, self.time, self.user, self.time, len(self.keys))
+def _clicks_of(offsets: Int64, item: Int32, time: Int64, *, items: int) -> Clicks:
+    """Sequences one after another as clicks, by time where there are times."""
+    user = rows_of(offsets).astype(np.int32)
+    order = np.lexsort((time, user))
+    place = np.arange(1, len(item) + 1) - offsets[user]
+    return Clicks(
+        user=user,
+        item=item[order],
+        time=time[order],
+        users=len(offsets) - 1,
+        items=items,
+        had_user=user,
+        had_item=item[order],
+        had_place=place.astype(np.int32),
+        since=np.zeros(items, np.int64),  # any item may be a negative
+    )
 
 
 def _words(column: pa.ChunkedArray, between: str) -> pa.ListArray:

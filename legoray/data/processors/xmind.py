@@ -6,7 +6,7 @@ language and official part; the Hugging Face copies are Parquet with the same co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +44,11 @@ def title_source(raw: RawFolder, folder: str, part: str) -> Path:
 
 
 def translated(
-    run: Run, news: pa.Table, files: Mapping[str, Path], missing: str
+    run: Run,
+    news: pa.Table,
+    files: Mapping[str, Path],
+    missing: str,
+    place_of: Callable[[str], str],
 ) -> tuple[pa.Table, Facts]:
     """News with title and abstract out of these files.
 
@@ -53,6 +57,7 @@ def translated(
         news: `id`, `title`, `abstract` and others; every id once.
         files: part -> file.
         missing: `fail`, or `english` to leave as they are the news without a translated title.
+        place_of: where a news stands, by its id.
 
     Raises:
         InputError: a file cannot be read; or news have no translation, and may not lack one.
@@ -69,7 +74,7 @@ def translated(
     given = pc.not_equal(pc.utf8_trim_whitespace(title), "")
     lacking = as_array(news["id"]).filter(pc.invert(given))
     if len(lacking) and missing == "fail":
-        raise InputError(_untranslated(lacking, len(news), files))
+        raise InputError(*_untranslated(lacking, len(news), files, place_of))
     lost = pc.and_(given, pc.and_(pc.equal(abstract, ""), pc.not_equal(news["abstract"], "")))
     for name, text in (("title", title), ("abstract", abstract)):
         at = news.schema.get_field_index(name)
@@ -100,12 +105,17 @@ def _read(run: Run, path: Path) -> pa.Table:
     return run.bad_rows.good(rows, path).select(list(COLUMNS.values()))
 
 
-def _untranslated(lacking: pa.Array, total: int, files: Mapping[str, Path]) -> Problem:
-    some = ", ".join(lacking[:SHOWN].to_pylist())
-    more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
-    return Problem(
+def _untranslated(
+    lacking: pa.Array, total: int, files: Mapping[str, Path], place_of: Callable[[str], str]
+) -> list[Problem]:
+    shown = [
+        Problem(place_of(key), f"news '{key}' has no translated title")
+        for key in lacking[:SHOWN].to_pylist()
+    ]
+    summary = Problem(
         ", ".join(str(path) for path in files.values()),
-        f"{len(lacking)} of {total} news have no translated title: {some}{more}",
+        f"{len(lacking)} of {total} news have no translated title",
         "are these the files of the same release (small or large)? "
         "`untranslated: english` leaves such news in English and counts them",
     )
+    return [*shown, summary]

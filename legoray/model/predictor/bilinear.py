@@ -32,3 +32,7 @@ class BilinearPredictor(ClickPredictor):
         the transpose of W.
         """
         return inner_products(candidates, self.matrix(user.values).unsqueeze(1)).squeeze(-1)
+
+    def score_all(self, user: UserState, items: Tensor) -> Tensor:
+        """`u^T W c` of all pairs: `u [B, D]`, `c [N, D]` to `[B, N]`."""
+        return inner_products(self.matrix(user.values), items)

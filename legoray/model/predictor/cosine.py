@@ -42,8 +42,15 @@ class CosinePredictor(ClickPredictor):
         The relevance of DSSM, its smoothing factor being 1/t. A vector of zeros scores 0.
         """
         cosines = inner_products(_unit(candidates), _unit(user.values).unsqueeze(1))
+        return self._divided(cosines.squeeze(-1))
+
+    def score_all(self, user: UserState, items: Tensor) -> Tensor:
+        """`u^T c / (|u| |c| t)` of all pairs: `u [B, D]`, `c [N, D]` to `[B, N]`."""
+        return self._divided(inner_products(_unit(user.values), _unit(items)))
+
+    def _divided(self, cosines: Tensor) -> Tensor:
         learned = self.log_temperature
-        return cosines.squeeze(-1) / (self.temperature if learned is None else learned.exp())
+        return cosines / (self.temperature if learned is None else learned.exp())
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -27,3 +27,7 @@ class DotPredictor(ClickPredictor):
     def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
         """`s = u^T c` (NRMS, its click predictor): `u [B, D]`, `c [B, K, D]` to `[B, K]`."""
         return inner_products(candidates, user.values.unsqueeze(1)).squeeze(-1)
+
+    def score_all(self, user: UserState, items: Tensor) -> Tensor:
+        """`u^T c` of all pairs: `u [B, D]`, `c [N, D]` to `[B, N]`."""
+        return inner_products(user.values, items)
