@@ -46,24 +46,30 @@ class Engine:
             return map(parse, blocks)
         return _ray_map(parse, blocks)
 
-    def write(self, tables: Iterable[pa.Table], folder: Path) -> None:
-        """Each table as one Parquet file of a folder: part-00000.parquet and so on."""
+    def write(self, tables: Iterable[pa.Table], folder: Path, group: int | None = None) -> None:
+        """Each table as one Parquet file of a folder: part-00000.parquet and so on.
+
+        Args:
+            tables: taken one after another.
+            folder: made where it is not there.
+            group: rows that can be read for themselves; Arrow's own number where not given.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         files = ((table, str(folder / shard_name(n))) for n, table in enumerate(tables))
         if self.distributed:
-            _ray_write(files)
+            _ray_write(files, group)
             return
         for table, file in files:
-            write_shard(table, file)
+            write_shard(table, file, group)
 
 
 def shard_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def write_shard(table: pa.Table, file: str) -> None:
-    """Write one Parquet file."""
-    pq.write_table(table, file, compression="zstd")
+def write_shard(table: pa.Table, file: str, group: int | None = None) -> None:
+    """Write one Parquet file; `group` as in `Engine.write`."""
+    pq.write_table(table, file, compression="zstd", row_group_size=group)
 
 
 def ray_wish() -> str:
@@ -141,7 +147,7 @@ def _parse_batch(parse: Parse, batch: pa.Table) -> pa.Table:
         return pa.table({REFUSED: rows})
 
 
-def _ray_write(files: Iterable[tuple[pa.Table, str]]) -> None:
+def _ray_write(files: Iterable[tuple[pa.Table, str]], group: int | None) -> None:
     """Tables are written by tasks while the next ones are made, no more at a time than CPUs."""
     import ray
 
@@ -149,7 +155,7 @@ def _ray_write(files: Iterable[tuple[pa.Table, str]]) -> None:
     at_once = max(int(ray.cluster_resources().get("CPU", 1)), 1)
     waiting: deque[Any] = deque()
     for table, file in files:
-        waiting.append(write.remote(table, file))
+        waiting.append(write.remote(table, file, group))
         if len(waiting) > at_once:
             ray.get(waiting.popleft())
     ray.get(list(waiting))

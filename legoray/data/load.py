@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from legoray.data.corpus import Corpus, Split
-from legoray.data.ragged import flat, offsets_of, rows_of
+from legoray.data.ragged import flat, rows_of
 from legoray.data.schema import (
     HISTORIES,
     INTERACTIONS,
@@ -30,7 +30,7 @@ from legoray.records import read_json
 if TYPE_CHECKING:
     import ray
 
-ReadFiles = Callable[[list[Path], list[str]], list[pa.Table]]
+ReadFiles = Callable[[list[Path], list[str]], Iterable[pa.Table]]
 
 RAY_BYTES = 256 << 20  # tables of this size are read by Ray Data in `load_corpus_ray`
 _AGAIN = "run `legoray prepare` on the data set"
@@ -173,27 +173,25 @@ def _load_in_task(tables: str) -> Corpus:
     return _corpus(folder, _read_by_ray if size >= RAY_BYTES else read_files)
 
 
-def read_files(paths: list[Path], columns: list[str]) -> list[pa.Table]:
-    """Each Parquet file as a table, in this process.
+def read_files(paths: list[Path], columns: list[str]) -> Iterator[pa.Table]:
+    """Each Parquet file as a table when it is asked for, in this process.
 
     Raises:
         InputError: a file is missing or damaged.
     """
-    return [_read_file(path, columns) for path in paths]
+    return (_read_file(path, columns) for path in paths)
 
 
-def _read_by_ray(paths: list[Path], columns: list[str]) -> list[pa.Table]:
-    """The same by Ray Data: one block per file, in order."""
-    import ray
-
-    from legoray.data.engine import ray_data
+def _read_by_ray(paths: list[Path], columns: list[str]) -> Iterator[pa.Table]:
+    """The same by Ray Data: one block per file, in order, some of them ahead of their use."""
+    from legoray.data.engine import ray_data, stream
 
     rows = [{"path": str(path)} for path in paths]
     data = ray_data().from_items(rows, override_num_blocks=len(rows))
     tables = data.map_batches(
         _read_batch, batch_size=1, batch_format="pyarrow", fn_kwargs={"columns": columns}
     )
-    return ray.get(tables.materialize().to_arrow_refs())
+    return stream(tables)
 
 
 def _read_batch(batch: pa.Table, columns: list[str]) -> pa.Table:
@@ -225,33 +223,77 @@ def _split(
     tables: Path, name: str, manifest: Manifest, read: ReadFiles, users: np.ndarray
 ) -> Split:
     folder = f"interactions/{name}"
-    rows = pa.concat_tables(read(_files(tables, manifest, folder), INTERACTIONS.names))
-    if len(rows) != manifest.counts[f"rows/{name}"]:
-        raise DamagedError(_damaged(tables / folder, "rows are missing"))
-    column = {field: rows[field].to_numpy() for field in INTERACTIONS.names}
-    identity = column["impression_id"]
-    starts = np.flatnonzero(np.append(True, identity[1:] != identity[:-1])[: len(identity)])
-    counts = np.diff(np.append(starts, len(identity)))
-    offsets = offsets_of(counts)
-    item, label = _clicks_first(column["item_id"], column["label"], offsets)
+    files = _files(tables, manifest, folder)
+    rows = _Rows(manifest.counts[f"rows/{name}"], tables / folder)
+    for table in read(files, INTERACTIONS.names):
+        rows.add({field: table[field].to_numpy() for field in INTERACTIONS.names})
+    first = rows.whole()
+    offsets = np.append(first.pop("start"), len(rows.item))
+    item, label = _clicks_first(rows.item, rows.label, offsets)
+    clicks = np.add.reduceat(label, offsets[:-1], dtype=np.int32) if len(label) else label
     full_ranking = name in manifest.full_ranking
     if full_ranking and not label.all():
         raise DamagedError(_damaged(tables / folder, "it has rows that are no clicks"))
-    history = column["history_id"][starts]
     return Split(
-        impression=identity[starts],
-        history=history,
-        history_end=column["history_end"][starts],
-        user=users[history],
-        time=column["time"][starts],
+        impression=first["impression_id"],
+        history=first["history_id"],
+        history_end=first["history_end"],
+        user=users[first["history_id"]],
+        time=first["time"],
         offsets=offsets,
-        clicks=_sums(label, offsets),
+        clicks=clicks.astype(np.int32, copy=False),
         item=item,
         label=label,
         labeled=manifest.labeled[name],
         full_ranking=full_ranking,
-        slices=_slices(tables, name, manifest, read, identity[starts]),
+        slices=_slices(tables, name, manifest, read, first["impression_id"]),
     )
+
+
+class _Rows:
+    """The rows of a split as they come, table by table; of an impression's columns one value."""
+
+    def __init__(self, total: int, folder: Path) -> None:
+        self.item = np.empty(total, np.int32)
+        self.label = np.empty(total, np.int8)
+        self._folder = folder
+        self._read = 0
+        self._first: dict[str, list[np.ndarray]] = {name: [] for name in _OF_IMPRESSIONS}
+        self._last: int | None = None
+
+    def add(self, column: dict[str, np.ndarray]) -> None:
+        """The next rows."""
+        identity = column["impression_id"]
+        if not len(identity):
+            return
+        end = self._read + len(identity)
+        if end > len(self.item):
+            raise DamagedError(_damaged(self._folder, "it has too many rows"))
+        self.item[self._read : end] = column["item_id"]
+        self.label[self._read : end] = column["label"]
+        new = np.append(identity[0] != self._last, identity[1:] != identity[:-1])
+        at = np.flatnonzero(new)
+        for name, values in self._first.items():
+            values.append(at + self._read if name == "start" else column[name][at])
+        self._read, self._last = end, int(identity[-1])
+
+    def whole(self) -> dict[str, np.ndarray]:
+        """What the impressions have, `start` among it: where each one's rows begin."""
+        if self._read != len(self.item):
+            raise DamagedError(_damaged(self._folder, "rows are missing"))
+        return {
+            name: np.concatenate([np.zeros(0, _OF_IMPRESSIONS[name]), *values])
+            for name, values in self._first.items()
+        }
+
+
+_OF_IMPRESSIONS = {
+    "start": np.int64,
+    "impression_id": np.int64,
+    "history_id": np.int32,
+    "history_end": np.int32,
+    "time": np.int64,
+}
 
 
 def _slices(
@@ -270,12 +312,6 @@ def _slices(
         raise DamagedError(_damaged(tables / folder, "its rows are not the split's impressions"))
     columns = {name: marks[name].to_numpy() for name in SLICES}
     return {name: marked for name, marked in columns.items() if marked.any()}
-
-
-def _sums(label: Any, offsets: np.ndarray) -> np.ndarray:
-    running = np.zeros(len(label) + 1, np.int64)
-    np.cumsum(label, out=running[1:])
-    return np.diff(running[offsets]).astype(np.int32)
 
 
 def _clicks_first(item: Any, label: Any, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

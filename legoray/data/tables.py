@@ -31,6 +31,7 @@ from legoray.data.stages import Facts
 SHARD_ROWS = 1 << 20
 SHARD_BYTES = 64 << 20  # of texts in memory, before they are compressed
 BATCH = 1 << 16  # rows of texts that are read at a time
+GROUP = 1 << 13  # items that can be read for themselves, so that many tokenize them at once
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def write_item_pieces(folder: Path, engine: Engine, pieces: Iterable[pa.Table]) 
     first, rest = _peeked(pieces)
     attributes = [name for name in first.column_names if name != "key"]
     written = _Numbered(items_schema(attributes), first=1)
-    engine.write(written.shards(rest), folder / "items")
+    engine.write(written.shards(rest), folder / "items", GROUP)
     return Facts(
         counts={"items": written.count} | written.lacking("items"),
         attributes=attributes,

@@ -6,14 +6,18 @@ import functools
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from legoray.data.engine import ray_wish
 from legoray.errors import InputError, Problem
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
@@ -69,43 +73,95 @@ def vocabulary_size(tokenizer: Tokenizer, shift: int) -> int:
 
 
 def encode(texts: Sequence[str], *, length: int, tokenizer: Tokenizer) -> Encoded:
-    """Tokenize texts without special tokens, spread over Ray Data where that helps.
+    """Tokenize texts without special tokens, in this process.
 
     Returns:
         Tokens per text `[len(texts)]`, and all their ids, one text after another.
     """
+    own = _ready(tokenizer.to_str(), length)
+    chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
+    return _joined([_encode_chunk(own, chunk) for chunk in chunks])
+
+
+@dataclass(frozen=True)
+class TextUnit:
+    """Texts that are tokenized by one task: a column of one row group of a Parquet file."""
+
+    path: str
+    group: int
+    column: str
+    number: str  # the column that numbers the rows
+    first: int  # the number of the first row
+    rows: int
+    empty: bool  # whether a missing text is an empty one
+
+
+def text_units(
+    files: Sequence[Path], column: str, number: str, *, empty: bool = False
+) -> list[TextUnit]:
+    """The row groups of files whose rows are numbered from 1 on; see `TextUnit`."""
+    units, first = [], 1
+    for file in files:
+        metadata = pq.read_metadata(file)
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            units.append(TextUnit(str(file), group, column, number, first, rows, empty))
+            first += rows
+    return units
+
+
+def encode_units(
+    units: Sequence[TextUnit], *, length: int, tokenizer: Tokenizer
+) -> Iterator[Encoded]:
+    """Tokenize the texts of each unit, in order: spread by Ray Data where that helps.
+
+    A unit is in memory at a time, or, with Ray, a bounded number of them.
+
+    Raises:
+        ValueError: the rows of a unit are not numbered as they should be, or lack a text.
+    """
     spec = tokenizer.to_str()
-    chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
-    if _use_ray(len(texts)):
-        parts = _encode_by_ray(chunks, spec, length)
-    else:
-        own = _ready(spec, length)
-        parts = [_encode_chunk(own, chunk) for chunk in chunks]
+    if _use_ray(sum(unit.rows for unit in units)):
+        yield from _encode_by_ray(units, spec, length)
+        return
+    own = _ready(spec, length)
+    for unit in units:
+        yield _encode_unit(own, unit)
+
+
+def _encode_by_ray(units: Sequence[TextUnit], spec: str, length: int) -> Iterator[Encoded]:
+    """The same by Ray Data over all its CPUs."""
+    from legoray.data.engine import ray_data, stream
+
+    rows = [asdict(unit) for unit in units]
+    data = ray_data().from_items(rows, override_num_blocks=len(rows))
+    encode_batch = functools.partial(_encode_batch, spec=spec, length=length)
+    for table in stream(data.map_batches(encode_batch, batch_size=1, batch_format="pyarrow")):
+        for row in table.to_pylist():
+            if row["problem"]:
+                raise ValueError(row["problem"])
+            yield np.frombuffer(row["counts"], np.int64), np.frombuffer(row["ids"], np.int32)
+
+
+def _encode_unit(tokenizer: Tokenizer, unit: TextUnit) -> Encoded:
+    found, at = [], unit.first
+    columns = [unit.number, unit.column]
+    file = pq.ParquetFile(unit.path)
+    for batch in file.iter_batches(CHUNK, row_groups=[unit.group], columns=columns):
+        numbers = batch[unit.number].to_numpy(zero_copy_only=False)
+        if not np.array_equal(numbers, np.arange(at, at + len(numbers))):
+            raise ValueError(f"{unit.path}: the rows are not numbered from {unit.first} on")
+        texts = pc.fill_null(batch[unit.column], "") if unit.empty else batch[unit.column]
+        if texts.null_count:
+            raise ValueError(f"{unit.path}: a row has no {unit.column}")
+        at += len(numbers)
+        found.append(_encode_chunk(tokenizer, texts.to_pylist()))
+    return _joined(found)
+
+
+def _joined(parts: list[Encoded]) -> Encoded:
     counts = np.concatenate([np.zeros(0, np.int64), *(count for count, _ in parts)])
-    ids = np.concatenate([np.zeros(0, np.int32), *(ids for _, ids in parts)])
-    if len(counts) != len(texts):
-        raise RuntimeError(f"{len(counts)} texts came back of {len(texts)}")
-    return counts, ids
-
-
-def _encode_by_ray(chunks: Sequence[Sequence[str]], spec: str, length: int) -> list[Encoded]:
-    """Counts and ids of every chunk, by Ray Data, in the chunks' order."""
-    from legoray.data.engine import ray_data
-
-    data = ray_data()
-    import ray
-
-    blocks = [pa.table({"text": pa.array(chunk, pa.large_string())}) for chunk in chunks]
-    done = data.from_arrow(blocks).map_batches(
-        functools.partial(_encode_batch, spec=spec, length=length),
-        batch_size=None,
-        batch_format="pyarrow",
-    )
-    rows = [row for ref in done.to_arrow_refs() for row in ray.get(ref).to_pylist()]
-    return [
-        (np.frombuffer(row["counts"], np.int64), np.frombuffer(row["ids"], np.int32))
-        for row in rows
-    ]
+    return counts, np.concatenate([np.zeros(0, np.int32), *(ids for _, ids in parts)])
 
 
 def _ready(spec: str, length: int) -> Tokenizer:
@@ -114,6 +170,9 @@ def _ready(spec: str, length: int) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length=length)
     return tokenizer
+
+
+_kept_ready = functools.lru_cache(maxsize=4)(_ready)  # in a worker, which does unit after unit
 
 
 def _encode_chunk(tokenizer: Tokenizer, texts: Sequence[str]) -> Encoded:
@@ -128,7 +187,7 @@ def _use_ray(texts: int) -> bool:
 
     Inside a trial every CPU may be taken: waiting for one there would be waiting for ever.
     """
-    wish = os.environ.get("LEGORAY_RAY_DATA", "auto")
+    wish = ray_wish()
     if not texts or wish == "never" or "ray" not in sys.modules:
         return False
     import ray
@@ -140,11 +199,18 @@ def _use_ray(texts: int) -> bool:
 
 
 def _encode_batch(batch: pa.Table, spec: str, length: int) -> pa.Table:
-    """One chunk of texts as one row of raw bytes."""
-    counts, ids = _encode_chunk(_ready(spec, length), batch["text"].to_pylist())
+    """One unit as one row of raw bytes. Its task has one CPU: the library shall take no more."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    counts, ids, problem = np.zeros(0, np.int64), np.zeros(0, np.int32), ""
+    try:
+        unit = TextUnit(**batch.to_pylist()[0])
+        counts, ids = _encode_unit(_kept_ready(spec, length), unit)
+    except (ValueError, OSError, pa.ArrowException) as error:  # Ray would bury it in tracebacks
+        problem = str(error)
     return pa.table(
         {
             "counts": pa.array([counts.tobytes()], pa.large_binary()),
             "ids": pa.array([ids.tobytes()], pa.large_binary()),
+            "problem": [problem],
         }
     )

@@ -10,6 +10,7 @@ node share one copy.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import zlib
@@ -18,19 +19,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from legoray.data.load import load_items, read_manifest
 from legoray.data.recipes import Tokens
 from legoray.data.schema import Manifest
+from legoray.data.tokenbuild import build_tokens
 from legoray.data.tokenization import (
+    TextUnit,
     encode,
     load_tokenizer_file,
+    text_units,
     tokenizer_checksum,
     word_tokenizer,
 )
@@ -117,15 +121,31 @@ def open_table(
     parts = [VERSION, manifest.fingerprint, checksum, attribute, length, shift, *texts_of.values()]
     file = tables / "tokens" / digest(parts) / "tokens.safetensors"
 
-    def make() -> bytes:
-        texts = read_texts(tables, attribute, manifest)
+    def make() -> None:
         kind = f"{type(tokenizer.model).__name__} of {tokenizer.get_vocab_size():,} words"
         of_texts = {"attribute": attribute, "texts": texts_of.get(attribute, "")}
         note = {**of_texts, "length": str(length), "tokenizer": kind}
-        return _pack(make_table(texts, length=length, tokenizer=tokenizer, shift=shift), note)
+        try:
+            units = _units(tables, attribute, manifest)
+            build_tokens(file, units, note, length=length, tokenizer=tokenizer, shift=shift)
+        except (ValueError, pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+                raise  # of this file; Arrow's own errors have no number
+            read_texts(tables, attribute, manifest)  # says what is wrong with them
+            raise _damaged(file, str(error)) from None
 
     _once(file, make)
     return _load(file, manifest.counts["items"])
+
+
+def _units(tables: Path, attribute: str, manifest: Manifest) -> list[TextUnit]:
+    """The texts of one attribute of all items, as they lie on disk."""
+    written = manifest.written.get(attribute)
+    if written is None:
+        files = [tables / name for name in sorted(manifest.files) if name.startswith("items/")]
+        return text_units(files, attribute, "item_id")
+    files = [tables / name for name in written.files]
+    return text_units(files, "text", "number", empty=written.missing == "empty")
 
 
 def open_word_tokenizer(tables: Path, attributes: Sequence[str], min_count: int) -> Tokenizer:
@@ -141,9 +161,9 @@ def open_word_tokenizer(tables: Path, attributes: Sequence[str], min_count: int)
     key = digest([VERSION, manifest.fingerprint, names, min_count, *([prints] if prints else [])])
     file = tables / "tokens" / f"words-{key}" / "tokenizer.json"
 
-    def make() -> bytes:
+    def make() -> None:
         texts = (text for name in names for text in read_texts(tables, name, manifest))
-        return word_tokenizer(texts, min_count).to_str().encode()
+        _write(file, word_tokenizer(texts, min_count).to_str().encode())
 
     _once(file, make)
     return load_tokenizer_file(file)
@@ -174,15 +194,15 @@ def check_attributes(wanted: Sequence[str], known: Sequence[str], tables: Path) 
         raise InputError(*problems)
 
 
-def _once(file: Path, make: Callable[[], bytes]) -> None:
-    """Write what `make` gives to `file` unless it is there, once even among many processes."""
+def _once(file: Path, make: Callable[[], None]) -> None:
+    """Have `make` write `file` unless it is there, once even among many processes."""
     if file.exists():
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.parent / ".lock"):
             if not file.exists():
-                _write(file, make())
+                make()
     except OSError as error:
         raise InputError(Problem(str(file), f"cannot be written: {error.strerror}")) from None
 
@@ -199,12 +219,6 @@ def _write(file: Path, content: bytes) -> None:
         except BaseException:
             Path(temporary.name).unlink(missing_ok=True)
             raise
-
-
-def _pack(table: TokenTable, note: dict[str, str]) -> bytes:
-    """The file's content; the note is for people, and for `legoray inspect`."""
-    metadata = {"crc32": str(_checksum(table)), **note}
-    return save({"ids": table.ids, "offsets": table.offsets}, metadata=metadata)
 
 
 def _checksum(table: TokenTable) -> int:

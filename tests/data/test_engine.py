@@ -5,15 +5,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
+from functools import partial
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from raw_files import prepared, random_mind, write
 
-from legoray.data import lines, load, tables
+from legoray.data import engine, lines, load, tables
 from legoray.data.engine import Engine, pick_engine
+from legoray.data.lines import Block
 from legoray.data.load import load_corpus, load_corpus_ray
-from legoray.errors import InputError
+from legoray.errors import InputError, Problem
 from legoray.rayinit import ensure_ray
 
 
@@ -79,6 +84,57 @@ def assert_equal(one, two):
             if field != "slices":
                 own = vars(one.splits[name]) | one.splits[name].slices
                 assert np.array_equal(own[field], values), (name, field)
+
+
+@pytest.mark.cluster
+def test_blocks_are_made_shortly_before_they_are_used(cluster, tmp_path, monkeypatch):
+    def parse(block, folder):
+        (folder / str(block.start)).touch()
+        return pa.table({"n": np.full(1 << 19, block.start)})  # 4 MB
+
+    cpus = int(cluster.cluster_resources()["CPU"])
+    monkeypatch.setattr(engine, "AHEAD_BYTES", (16 << 20) // cpus)
+    blocks = [Block("x", n, n) for n in range(60)]
+    ahead = []
+    for number, table in enumerate(Engine(True).map(partial(parse, folder=tmp_path), blocks)):
+        time.sleep(0.02)
+        assert table["n"][0].as_py() == number
+        ahead.append(len(list(tmp_path.iterdir())) - number - 1)
+    assert number == 59
+    assert max(ahead) <= 4 + 2 * cpus + 4
+
+
+@pytest.mark.cluster
+def test_what_a_worker_refuses_is_said_in_its_words(cluster):
+    def parse(block):
+        raise InputError(Problem("a.gz:7", "is cut short", "download it again"))
+
+    with pytest.raises(InputError, match=r"^a.gz:7: is cut short \(download it again\)$"):
+        list(Engine(True).map(parse, [Block("x", 0, 1)]))
+
+
+@pytest.mark.cluster
+def test_ray_writes_what_this_process_writes(cluster, tmp_path):
+    shards = [pa.table({"n": np.arange(n * 10, n * 10 + 7)}) for n in range(9)]
+    for name, distributed in (("here", False), ("ray", True)):
+        Engine(distributed).write(iter(shards), tmp_path / name, group=3)
+    names = [path.name for path in sorted((tmp_path / "here").iterdir())]
+    assert names == [f"part-{n:05d}.parquet" for n in range(9)]
+    assert names == [path.name for path in sorted((tmp_path / "ray").iterdir())]
+    for number, name in enumerate(names):
+        found = pq.ParquetFile(tmp_path / "ray" / name)
+        assert found.read().equals(shards[number])
+        assert found.metadata.num_row_groups == 3
+
+
+@pytest.mark.parametrize("word", ["Always", "yes", "1"])
+def test_another_word_is_refused(monkeypatch, word):
+    monkeypatch.setenv("LEGORAY_RAY_DATA", word)
+    message = f"variable LEGORAY_RAY_DATA: is '{word}', expected auto, always or never"
+    with pytest.raises(InputError, match=message):
+        pick_engine(1000)
+    monkeypatch.setenv("LEGORAY_RAY_DATA", "")
+    assert pick_engine(1000) == Engine(distributed=False)
 
 
 def test_small_files_do_not_start_ray(monkeypatch):

@@ -88,7 +88,7 @@ def test_tokens_are_made_once_and_per_content(own_tables, tmp_path, monkeypatch)
     files = sorted((own_tables / "tokens").rglob("*.*"))
     assert len([f for f in files if f.suffix == ".safetensors"]) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(tokens, "make_table", lambda *a, **k: pytest.fail("made twice"))
+        patch.setattr(tokens, "build_tokens", lambda *a, **k: pytest.fail("made twice"))
         open_features(BOTH, own_tables, tmp_path)
     write_items(own_tables, [dict(row, title="New title") for row in ITEMS], fingerprint="0" * 64)
     fresh = open_features(TokenRecipe("words", ("title",), 6, 1), own_tables, tmp_path)
@@ -98,8 +98,9 @@ def test_tokens_are_made_once_and_per_content(own_tables, tmp_path, monkeypatch)
 def test_many_processes_make_them_once(own_tables):
     code = (
         "import sys; from pathlib import Path; from legoray.data import tokens\n"
-        "made = []; write = tokens._write\n"
+        "made = []; write, build = tokens._write, tokens.build_tokens\n"
         "tokens._write = lambda file, content: (made.append(file), write(file, content))\n"
+        "tokens.build_tokens = lambda file, *a, **k: (made.append(file), build(file, *a, **k))\n"
         "tables = Path(sys.argv[1]); words = tokens.open_word_tokenizer(tables, ['title'], 1)\n"
         "tokens.open_table(tables, 'title', length=4, tokenizer=words, shift=0)\n"
         "print(len(made))"

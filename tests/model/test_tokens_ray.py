@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from legoray.data import tokenization
-from legoray.data.tokenization import CHUNK, encode, word_tokenizer
+from legoray.data.tokenization import encode, encode_units, text_units, word_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,12 @@ def local_ray():
 
 
 @pytest.mark.slow
-def test_both_ways_give_the_same(local_ray, monkeypatch):
-    texts = [f"word{n % 97} and {n % 31} things no.{n}" if n % 5 else "" for n in range(CHUNK + 9)]
+def test_both_ways_give_the_same(local_ray, tmp_path, monkeypatch):
+    texts = [f"word{n % 97} and {n % 31} things no.{n}" if n % 5 else "" for n in range(5000)]
+    table = pa.table({"item_id": np.arange(1, 5001, dtype=np.int32), "title": texts})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=700)
+    units = text_units([tmp_path / "a.parquet"], "title", "item_id")
+    assert len(units) == 8
     tokenizer = word_tokenizer(texts)
     used = []
     by_ray = tokenization._encode_by_ray
@@ -34,11 +40,25 @@ def test_both_ways_give_the_same(local_ray, monkeypatch):
     found = {}
     for way in ("always", "never"):
         monkeypatch.setenv("LEGORAY_RAY_DATA", way)
-        found[way] = encode(texts, length=4, tokenizer=tokenizer)
+        parts = list(encode_units(units, length=4, tokenizer=tokenizer))
+        assert len(parts) == len(units)
+        found[way] = [np.concatenate(column) for column in zip(*parts, strict=True)]
     assert used == [1]
-    for left, right in zip(found["always"], found["never"], strict=True):
+    expected = encode(texts, length=4, tokenizer=tokenizer)
+    for left, right, alone in zip(found["always"], found["never"], expected, strict=True):
         np.testing.assert_array_equal(left, right)
-        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, alone)
+        assert left.dtype == right.dtype == alone.dtype
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_a_unit_comes_back_from_a_worker(local_ray, tmp_path, monkeypatch):
+    table = pa.table({"item_id": [1, 2, 3], "title": ["a", None, "c"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    monkeypatch.setenv("LEGORAY_RAY_DATA", "always")
+    units = text_units([tmp_path / "a.parquet"], "title", "item_id")
+    with pytest.raises(ValueError, match="a row has no title"):
+        list(encode_units(units, length=4, tokenizer=word_tokenizer(["a c"])))
 
 
 @pytest.mark.slow
