@@ -35,6 +35,7 @@ from legoray.data.load import check_files, table_files
 from legoray.data.processors import processor_class
 from legoray.data.published import deviations, told
 from legoray.data.schema import (
+    CLEANED,
     COMPLETED,
     CONTENT_VERSION,
     SCHEMA_VERSION,
@@ -377,7 +378,8 @@ def _tell(manifest: Manifest, say: Say) -> None:
         rows = f"{counts[f'rows/{split}']} candidates, {clicks}"
         say(f"{split}: {counts[f'impressions/{split}']} impressions, {rows}")
     for reason, count in sorted(manifest.dropped.items()):
-        say(f"left out: {count} {reason.replace('_', ' ').replace('/', ' in ', 1)}")
+        word = "cleaned" if reason.split("/")[0] in CLEANED else "left out"
+        say(f"{word}: {count} {reason.replace('_', ' ').replace('/', ' in ', 1)}")
 
 
 @contextmanager

@@ -34,6 +34,7 @@ SCHEMA_VERSION = 2
 COMPLETED = (1,)  # earlier versions that preparation completes: their tables lack slices alone
 CONTENT_VERSION = 1  # goes up where tables of earlier versions must be made anew from raw files
 SPLITS = ("train", "valid", "test")
+CLEANED = ("cut", "markup", "page_code")  # reasons for which texts were changed, not left out
 SLICES = ("cold-user", "cold-item", "short-history", "long-history", "head-item", "tail-item")
 
 HISTORIES = pa.schema(
@@ -117,7 +118,7 @@ class Manifest(Strict):
     full_ranking: list[str] = Field(default_factory=list)  # splits of clicks alone, each of which
     # is ranked against all items
     counts: dict[str, int]  # items, users, histories, impressions/<split>, rows/<split>, clicks/...
-    dropped: dict[str, int] = Field(default_factory=dict)  # what was left out, by reason
+    dropped: dict[str, int] = Field(default_factory=dict)  # what was left out or cleaned, by reason
     published: dict[str, int] = Field(default_factory=dict)  # by the owners, as the YAML says
     deviations: list[Deviation] = Field(default_factory=list)  # of the counts from these
     protocol: dict[str, str | int | float | bool] = Field(default_factory=dict)

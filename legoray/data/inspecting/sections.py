@@ -127,7 +127,7 @@ def _left_out(found: Inspection) -> Section:
         (name.replace("_", " ").replace("/", " in ", 1), number(count))
         for name, count in sorted(found.manifest.dropped.items())
     ]
-    return Section("dropped", "Left out in preparation", rows, ("what", "how many"))
+    return Section("dropped", "Left out or cleaned in preparation", rows, ("what", "how many"))
 
 
 def _lengths(found: Inspection) -> Section:
