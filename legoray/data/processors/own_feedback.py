@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from legoray.config import FileForm
 from legoray.data.convert import is_plain, to_key, to_number, to_time
@@ -21,7 +21,7 @@ from legoray.data.processors.base import Run, Sources, user_columns
 from legoray.data.processors.feedback import Attributes, FeedbackOptions, FeedbackProcessor
 from legoray.data.processors.keyed import read_attributes
 from legoray.data.processors.own_columns import check_types
-from legoray.data.processors.own_options import ItemsTable, UsersTable
+from legoray.data.processors.own_options import ItemsTable, Short, UsersTable
 from legoray.data.tabular import read_table
 
 
@@ -41,14 +41,6 @@ class EventsFile(FileForm):
     item: str = "item"
     time: str | None = Field("time", description="null: rows are in order, or nothing is known")
     value: str | None = Field(None, description="a rating or a count, for `like`")
-
-
-def _file(value: object) -> object:
-    """A file's name alone stands for a table with the default columns."""
-    return {"file": value} if isinstance(value, str) else value
-
-
-Short = BeforeValidator(_file)
 
 
 class OwnFeedbackOptions(FeedbackOptions):
