@@ -63,7 +63,7 @@ def write_slices(
         engine: writes the files.
     """
     users = _users(tables, counts["histories"])
-    seen = _seen(tables, users, counts)
+    seen = seen_by_train(tables, users, counts)
     found: dict[str, int] = {}
     for split, known in labeled.items():
         found |= dict.fromkeys((f"{name}/{split}" for name in SLICES), 0)
@@ -122,7 +122,14 @@ def _users(tables: Path, histories: int) -> Int32:
     return users
 
 
-def _seen(tables: Path, users: Int32, counts: Mapping[str, int]) -> Seen:
+def seen_by_train(tables: Path, users: Int32, counts: Mapping[str, int]) -> Seen:
+    """What train knows.
+
+    Args:
+        tables: where histories and interactions are.
+        users: `[H]` whose each history is.
+        counts: `items` and `users` as the manifest has them.
+    """
     clicks = np.zeros(counts["items"] + 1, np.int64)
     end = np.full(len(users), -1, np.int32)  # [H] how much of each history lies in train
     for table in _shards(tables / "interactions/train", COLUMNS[1:]):

@@ -58,3 +58,15 @@ def test_latin_1_reads_what_utf_8_refuses(tmp_path):
     strict = read_fields(block, Layout(("k", "v"), "|", "'|'"))
     assert strict[PROBLEM].to_pylist() == ["is not UTF-8 text", None]
     assert strict["v"].to_pylist() == [None, "c"]
+
+
+def test_the_last_field_may_be_all_that_is_left(tmp_path):
+    path = tmp_path / "titles.csv"
+    path.write_text("1,a\n2,b, c,\n3\n")
+    layout = Layout(("id", "title"), ",", "the first comma", rest=True)
+    rows = pa.concat_tables([read_fields(block, layout) for block in blocks_of(path)])
+    assert rows["title"].to_pylist() == ["a", "b, c,", None]
+    assert (
+        rows[PROBLEM].to_pylist()[2]
+        == "has 1 field, expected 2 separated by the first comma: id, title"
+    )

@@ -57,11 +57,11 @@ def test_titles_and_times(tmp_path, home, release):
         ]
         for name, s in corpus.splits.items()
     }
-    # User 2 (number 0) had 10, 11, 12, 13; user 1 had 10, 12, 11, 13.
+    # User 1 (number 0) had 10, 12, 11, 13; user 2 had 10, 11, 12, 13.
     assert seen == {
-        "train": [(1_600_000_300, 0, 2, 1), (1_600_000_200, 1, 3, 1)],
-        "valid": [(1_600_000_500, 0, 3, 2), (1_600_000_400, 1, 2, 2)],
-        "test": [(1_600_000_600, 0, 4, 3), (1_600_000_700, 1, 4, 3)],
+        "train": [(1_600_000_200, 0, 3, 1), (1_600_000_300, 1, 2, 1)],
+        "valid": [(1_600_000_400, 0, 2, 2), (1_600_000_500, 1, 3, 2)],
+        "test": [(1_600_000_700, 0, 4, 3), (1_600_000_600, 1, 4, 3)],
     }
     raw = [made.manifest.counts[f"raw/{what}"] for what in ("items", "events", "users")]
     assert raw == [4, 8, 2]
@@ -88,6 +88,7 @@ BAD = {
     "1,10,-1600000100500": "the time is '-1600000100500'",
     "1,10": "has 2 fields, expected 3",
     ",10,1600000100500": "the user is empty",
+    "NaN,10,1600000100500": "the user is empty",
     "1,,1600000100500": "the video is empty",
 }
 

@@ -356,3 +356,35 @@ def test_the_example(home):
     assert made.manifest.synthetic
     assert set(made.manifest.counts) >= {"items", "users", "rows/test"}
     assert pq.read_table(made.tables / "items").num_rows == 40
+
+
+def test_rows_that_say_the_same_again_are_left_out_and_counted(tmp_path, home):
+    write_all(tmp_path / "a", "csv")
+    once = prepared(tmp_path / "a", "own", options=options("csv")).manifest.fingerprint
+    again = [SEEN[1] | {"hit": 0}, *SEEN, SEEN[0]]  # of a click and a non-click, the click stays
+    again = [again[1], again[0], *again[2:]]
+    write_all(tmp_path / "b", "csv", events=[EVENTS[0], *EVENTS], seen=again)
+    made = prepared(tmp_path / "b", "own", options=options("csv"))
+    assert made.manifest.dropped["events_that_stand_twice"] == 1
+    assert made.manifest.dropped["candidates_that_stand_twice"] == 2
+    assert made.manifest.fingerprint == once
+
+
+@pytest.mark.parametrize("name", ["events", "seen"])
+def test_times_before_1970_are_refused(tmp_path, home, name):
+    rows = {"events": EVENTS, "seen": SEEN}[name]
+    changed = [
+        *rows[:-1],
+        rows[-1] | {"at": -5, "visit": 9} if name == "seen" else rows[-1] | {"at": -5},
+    ]
+    write_all(tmp_path, "csv", **{name: changed})
+    with pytest.raises(InputError) as caught:
+        prepared(tmp_path, "own", options=options("csv"))
+    assert caught.value.problems[0].where.endswith(f"{name}.csv:{len(rows) + 1}")
+    assert "the at is '-5', which lies before 1970" in caught.value.problems[0].message
+
+
+def test_the_text_nan_is_no_key(tmp_path, home):
+    write_all(tmp_path, "csv", events=[*EVENTS, {"who": "NaN", "what": 1, "at": 5}])
+    with pytest.raises(InputError, match=r"events.csv:6: the who is empty"):
+        prepared(tmp_path, "own", options=options("csv"))

@@ -53,7 +53,7 @@ class Plain:
     def known_items(self):
         known = set()
         for rows in self.splits["train"]:
-            known |= {row["item_id"] for row in rows}
+            known |= {row["item_id"] for row in rows if row["label"]}
             known |= set(self.histories[rows[0]["history_id"]][1][: rows[0]["history_end"]])
         return known
 
@@ -96,7 +96,9 @@ def check_against_plain(found: Inspection, plain: Plain) -> None:
         one = cold[facts.name]
         new = users - train_users
         assert (one.users, one.new_users) == (len(users), len(new))
-        assert one.new_user_impressions == sum(plain.user(rows) in new for rows in split)
+        marked = {one.slice: one.impressions[facts.name] for one in found.slices}
+        assert marked["cold-user"] == sum(plain.user(rows) in new for rows in split)
+        assert marked["short-history"] == sum(rows[0]["history_end"] <= 5 for rows in split)
         assert (one.items, one.new_items) == (len(shown), len(shown - known))
         expected = (len(clicked), len(clicked - known)) if facts.labeled else (None, None)
         assert (one.clicked, one.new_clicked) == expected
@@ -114,6 +116,9 @@ def check_popularity(found, train, items):
     for name, share in one.head.items():
         size = -(-items * int(name[:-1]) // 100)
         assert share == pytest.approx(sum(counts[:size]) / sum(counts))
+    limit = 0.8 * sum(counts)  # the head: items with fewer clicks before them than that
+    before = {count: sum(c for c in counts if c > count) for count in set(counts) if count}
+    assert one.head_items == sum(before[c] < limit for c in counts if c)
     assert one.at_rank == [counts[rank - 1] for rank in one.ranks]
     assert (one.ranks[0], one.ranks[-1]) == (1, len(clicks))
     differences = np.abs(np.subtract.outer(counts, counts)).sum()
@@ -222,22 +227,21 @@ def test_impressions_that_files_cut_in_two_are_counted_once(sample_tables, tmp_p
     shutil.copytree(sample_tables, tables)
     manifest = json.loads((tables / "manifest.json").read_text())
     file = next(name for name in manifest["files"] if name.startswith("interactions/valid/"))
-    whole = pq.read_table(tables / file).slice(0, 400)
+    whole = pq.read_table(tables / file)
     (tables / file).unlink()
-    names = [f"interactions/valid/part-{n:05d}.parquet" for n in range(-(-len(whole) // 3))]
-    for place, name in enumerate(names):
-        pq.write_table(whole.slice(3 * place, 3), tables / name)
-    files = [name for name in manifest["files"] if name != file] + names
-    count = len(set(whole["impression_id"].to_pylist()))
-    counts = {**manifest["counts"], "impressions/valid": count, "rows/valid": len(whole)}
-    (tables / "manifest.json").write_text(
-        json.dumps({**manifest, "files": files, "counts": counts})
-    )
+    cuts = np.random.default_rng(0).choice(np.arange(1, len(whole)), 900, replace=False)
+    bounds = [0, *sorted(cuts.tolist()), len(whole)]
+    names = [f"interactions/valid/part-{n:05d}.parquet" for n in range(len(bounds) - 1)]
+    for name, (begin, end) in zip(names, itertools.pairwise(bounds), strict=True):
+        pq.write_table(whole.slice(begin, end - begin), tables / name)
+    manifest["files"] = [name for name in manifest["files"] if name != file] + names
+    (tables / "manifest.json").write_text(json.dumps(manifest))
+    count = manifest["counts"]["impressions/valid"]
     known = read_manifest(tables)
     assert sum(len(block.id) for block in blocks_of(tables, known, "valid")) == count
     check_against_plain(measure(tables, known, CONFIG), Plain(tables))
     (tables / names[-1]).unlink()
-    fewer = known.model_copy(update={"files": [f for f in files if f != names[-1]]})
+    fewer = known.model_copy(update={"files": [f for f in known.files if f != names[-1]]})
     with pytest.raises(DamagedError, match="by the manifest"):
         measure(tables, fewer, CONFIG)
     with pytest.raises(DamagedError, match="is missing"):

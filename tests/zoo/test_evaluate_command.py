@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,35 @@ def test_slices_that_were_not_measured_have_no_row(here):
     assert "cold-item " not in out.getvalue().split("data mind_sample")[0]
     assert "tail-item" in out.getvalue()
     assert not re.search(r"\bnan\b", out.getvalue())
+
+
+def test_full_ranking_of_real_data_from_training_to_evaluation(tmp_path, monkeypatch, real_data):
+    raw = real_data("movielens", "ml-latest-small")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEGORAY_HOME", str(tmp_path / "home"))
+    options = {"split": "leave-last-out", "candidates": "all", "k_core": 20}
+    content = {"name": "ml", "path": str(raw), "processor": "movielens", "options": options}
+    (tmp_path / "ml.yaml").write_text(json.dumps(content), encoding="utf-8")
+    asked = Asked(
+        data=Path("ml.yaml"),
+        preset="naml-id",
+        changes=[*SMALL[:-1], "evaluate.metrics=[ndcg@10, hit@10]", "evaluate.select=ndcg@10"],
+        folder=Path("run"),
+        test=True,
+    )
+    console = Console(file=io.StringIO(), width=120)
+    undefined = replace(asked, changes=[*asked.changes[:-2], "evaluate.metrics=[auc, logloss]"])
+    with pytest.raises(InputError, match=r"logloss .*not defined for full ranking"):
+        train_one(undefined, console)
+    assert train_one(asked, console) == 0
+    (record,) = read_trials(tmp_path / "run")
+    found = evaluate_model(f"run/models/{record.key}", Path("ml.yaml"), split="test")
+    assert found.metrics == pytest.approx(record.test, abs=1e-6)
+    assert found.protocol["candidate_items"] > 500
+    assert found.metrics["groups/all"] > 300
+    chance = 10 / float(found.protocol["candidate_items"])
+    assert found.metrics["hit@10"] > chance
+    assert (
+        found.metrics["groups/head-item"] + found.metrics["groups/tail-item"]
+        == (found.metrics["groups/all"])
+    )

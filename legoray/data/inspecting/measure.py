@@ -6,17 +6,17 @@ from pathlib import Path
 
 from legoray.config import DatasetConfig
 from legoray.data.inspecting.examples import draw_examples
-from legoray.data.inspecting.result import Inspection, SplitFacts
+from legoray.data.inspecting.result import Inspection, SliceFacts, SplitFacts
 from legoray.data.inspecting.splits import (
     cold_of,
-    known_items,
     pass_histories,
     pass_split,
     sparsity_of,
 )
 from legoray.data.inspecting.spread import popularity_of, timeline_of
 from legoray.data.inspecting.texts import texts_of
-from legoray.data.schema import SPLITS, Manifest
+from legoray.data.schema import SLICES, SPLITS, Manifest
+from legoray.data.slices import seen_by_train
 
 
 def measure(
@@ -40,9 +40,9 @@ def measure(
     histories = pass_histories(tables, manifest)
     names = [name for name in SPLITS if name in manifest.labeled]
     passes = {name: pass_split(tables, manifest, name, histories.user) for name in names}
-    train = passes["train"]
-    known = known_items(tables, manifest, train)
+    seen = seen_by_train(tables, histories.user, manifest.counts)
     splits = [one.facts(manifest) for one in passes.values()]
+    later = [one for name, one in passes.items() if name != "train"]
     shown = _split_to_show(splits)
     return Inspection(
         manifest=manifest,
@@ -53,17 +53,22 @@ def measure(
         splits=splits,
         sparsity=sparsity_of(list(passes.values()), manifest),
         stored=histories.lengths,
-        cold=[
-            cold_of(one, train, known, labeled=manifest.labeled[name])
-            for name, one in passes.items()
-            if name != "train"
-        ],
-        slices=[],
-        popularity=popularity_of(train.clicked[1:]),
+        cold=[cold_of(one, seen, manifest) for one in later],
+        slices=_slices(manifest, names),
+        popularity=popularity_of(passes["train"].clicked[1:], seen.head[1:]),
         timeline=timeline_of(list(passes.values())),
         texts=texts_of(tables, manifest),
         examples=draw_examples(tables, manifest, shown, count=examples, seed=seed),
     )
+
+
+def _slices(manifest: Manifest, splits: list[str]) -> list[SliceFacts]:
+    """How many impressions are marked with each slice."""
+    counts = manifest.counts
+    return [
+        SliceFacts(slice=name, impressions={split: counts[f"{name}/{split}"] for split in splits})
+        for name in SLICES
+    ]
 
 
 def _split_to_show(splits: list[SplitFacts]) -> SplitFacts:

@@ -9,8 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from legoray.data.inspecting.plots import plots_of
 from legoray.data.inspecting.result import Inspection
-from legoray.data.inspecting.sections import Section, sections
-from legoray.data.inspecting.terminal import WORDS
+from legoray.data.inspecting.sections import WORDS, Section, sections
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -27,7 +26,7 @@ h2 { font-size: 1.05rem; margin: 0 0 8px; }
 .warning { background: #fff4d6; border: 1px solid #e0b84c; border-radius: 8px; padding: 8px 12px;
   margin: 0 0 16px; overflow-wrap: anywhere; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr));
-  gap: 16px; align-items: start; }
+  gap: 16px; align-items: start; grid-auto-flow: dense; }
 .card { background: #fff; border: 1px solid #e3e6ea; border-radius: 8px; padding: 12px 14px;
   min-width: 0; }
 .wide { grid-column: 1 / -1; }
@@ -40,8 +39,11 @@ th { font-weight: 600; white-space: nowrap; }
 thead th { color: #51606f; }
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 td:first-child { min-width: 6em; }
-.pairs th { width: 1%; padding-right: 16px; }
-.pairs td { overflow-wrap: anywhere; }
+#lengths td:first-child { min-width: 12em; }
+.pairs th { width: 50%; padding-right: 16px; white-space: normal; }
+.wide .pairs th { width: 1%; min-width: 6em; }
+.wide .pairs td { overflow-wrap: anywhere; }
+@media (min-width: 700px) { .pairs th { width: 1%; white-space: nowrap; } }
 .note { color: #51606f; font-size: 0.85rem; margin: 8px 0 0; }
 """
 SCRIPT = """

@@ -47,7 +47,7 @@ def _bars(several: dict[str, Distribution], what: str) -> go.Figure | None:
         go.Bar(name=name, x=bars.names, y=shares, marker_color=COLORS[name])
         for name, shares in zip(known, bars.shares, strict=True)
     ]
-    return _figure(traces, what, "% of impressions", x_type="category", y_tozero=True)
+    return _figure(traces, what, "% of impressions", x_type="category")
 
 
 def _timeline(known: Timeline | None) -> go.Figure | None:
@@ -68,7 +68,7 @@ def _timeline(known: Timeline | None) -> go.Figure | None:
         )
         for name, counts in known.counts.items()
     ]
-    figure = _figure(traces, "UTC", f"impressions per {known.unit}", x_type="date", y_tozero=True)
+    figure = _figure(traces, "UTC", f"impressions per {known.unit}", x_type="date")
     figure.update_layout(barmode="stack", bargap=0)
     return figure
 
@@ -83,11 +83,9 @@ def _popularity(found: Inspection) -> go.Figure | None:
         return None
     trace = go.Scatter(
         x=known.ranks, y=known.at_rank, mode="lines+markers", line_color=COLORS["train"],
-        marker_size=4, showlegend=False,
+        marker_size=4,
     )  # fmt: skip
-    return _figure(
-        [trace], "rank of the item", "clicks in train", x_type="log", y_type="log", legend=False
-    )
+    return _figure([trace], "rank of the item", "clicks in train", x_type="log", y_type="log")
 
 
 def _texts(found: Inspection) -> go.Figure | None:
@@ -102,24 +100,15 @@ def _texts(found: Inspection) -> go.Figure | None:
         color = OTHERS[place % len(OTHERS)]
         name = escape(one.name)
         traces.append(go.Scatter(name=name, x=x, y=y, mode="lines+markers", line_color=color))
-    figure = _figure(traces, "words", "% of texts", x_type="log", y_tozero=True)
-    figure.update_xaxes(dtick="D2")  # 1, 2, 5, 10, ...
+    figure = _figure(traces, "words", "% of texts", x_type="log")
+    figure.update_xaxes(tickvals=[step * 10**power for power in range(7) for step in (1, 2, 5)])
     return figure
 
 
 def _figure(
-    traces: Sequence[Any],
-    x: str,
-    y: str,
-    *,
-    x_type: str,
-    y_type: str = "linear",
-    y_tozero: bool = False,
-    legend: bool = True,
+    traces: Sequence[Any], x: str, y: str, *, x_type: str, y_type: str = "linear"
 ) -> go.Figure:
-    """The looks that all plots share."""
-    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
-    log = {"dtick": 1}  # a line for each power of ten
+    """The looks that all plots share; a legend stands where traces have names."""
     layout = go.Layout(
         template="none",
         height=320,
@@ -128,23 +117,19 @@ def _figure(
         paper_bgcolor="#ffffff",
         plot_bgcolor="#ffffff",
         hovermode="x unified",
-        dragmode=False,
-        showlegend=legend,
+        dragmode=False,  # a finger scrolls the page
+        showlegend=any(trace.name for trace in traces),
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         barmode="group",
-        xaxis={
-            **axis,
-            "title": {"text": x},
-            "type": x_type,
-            "nticks": 12,
-            **(log if x_type == "log" else {}),
-        },
-        yaxis={
-            **axis,
-            "title": {"text": y},
-            "type": y_type,
-            **(log if y_type == "log" else {}),
-            **({"rangemode": "tozero"} if y_tozero else {}),
-        },
+        xaxis={"nticks": 12, **_axis(x, x_type)},
+        yaxis=_axis(y, y_type),
     )
     return go.Figure(list(traces), layout)
+
+
+def _axis(title: str, kind: str) -> dict[str, Any]:
+    lines = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
+    shared = {**lines, "title": {"text": title}, "type": kind}
+    if kind == "log":
+        return shared | {"dtick": 1}  # a line for each power of ten
+    return shared | ({"rangemode": "tozero"} if kind == "linear" else {})

@@ -72,12 +72,11 @@ class SplitFacts(Strict):
 
 
 class ColdFacts(Strict):
-    """What a later split has that train had not: neither as candidates nor in its histories."""
+    """What a later split has that train had not; as the slices of cold users and items mean it."""
 
     split: str
     users: int
     new_users: int  # without an impression in train
-    new_user_impressions: int
     items: int  # shown
     new_items: int
     clicked: int | None  # None where the split is unlabeled
@@ -85,12 +84,10 @@ class ColdFacts(Strict):
 
 
 class SliceFacts(Strict):
-    """How many impressions of a split are marked with a slice."""
+    """How many impressions are marked with a slice (`legoray.data.slices`), per split."""
 
-    split: str
     slice: str
-    impressions: int
-    of: int
+    impressions: dict[str, int]
 
 
 class TokenFacts(Strict):
@@ -123,6 +120,7 @@ class Popularity(Strict):
     clicks: int
     items: int
     never: int  # items that were not clicked
+    head_items: int  # the most clicked ones, which slices call the head
     gini: float  # 0: all alike; near 1: one item has all
     head: dict[str, float]  # the most clicked 1%, 10%, 20% of items -> their share of clicks
     ranks: list[int]  # from 1, at equal distances on a logarithmic scale

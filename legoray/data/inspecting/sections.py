@@ -12,14 +12,17 @@ from legoray.data.inspecting.result import (
     Distribution,
     Example,
     Inspection,
+    SliceFacts,
     SplitFacts,
     TextFacts,
     TokenFacts,
 )
 from legoray.data.published import comparable
+from legoray.data.slices import HEAD
 
 Row = tuple[str, ...]
 NONE = "-"
+WORDS = ("compared", "of", "from", "what")  # heads of columns that hold no numbers
 _LABELS = {True: "clicked", False: "not clicked", None: "candidate"}
 _QUANTILES = ("least", "25%", "median", "75%", "90%", "99%", "most")
 assert len(_QUANTILES) == len(QUANTILES)
@@ -166,6 +169,7 @@ def _popularity(found: Inspection) -> Section:
         ("Gini coefficient", f"{known.gini:.3f}"),
         *((f"clicks of the most clicked {name}", f"{s:.1%}") for name, s in known.head.items()),
     ]
+    rows.append((f"items that make up {HEAD:.0%} of them", _part(known.head_items, known.items)))
     note = "over all items; a Gini coefficient of 0 is clicks spread evenly, 1 all on one item"
     return Section("popularity", "Popularity of items", rows, notes=(note,))
 
@@ -175,23 +179,31 @@ def _cold(found: Inspection) -> Section:
         (
             one.split,
             _part(one.new_users, one.users),
-            _part(one.new_user_impressions, _split(found, one.split).impressions),
             _part(one.new_items, one.items),
             NONE if one.clicked is None else _part(one.new_clicked or 0, one.clicked),
         )
         for one in found.cold
     ]
-    head = ("split", "new users", "their impressions", "new items shown", "new items clicked")
+    head = ("split", "new users", "new items shown", "new items clicked")
     note = (
-        "new: users without an impression in train; items that train neither shows nor has in the "
+        "new: users without an impression in train; items that nobody clicked in train or in the "
         "histories before its impressions"
     )
     return Section("cold", "What train has not seen", rows, head, (note,))
 
 
 def _slices(found: Inspection) -> Section:
-    rows = [(one.split, one.slice, _part(one.impressions, one.of)) for one in found.slices]
-    return Section("slices", "Slices", rows, ("split", "slice", "impressions"))
+    rows = [(one.slice, *(_marked(one, split) for split in found.splits)) for one in found.slices]
+    note = "impressions of each kind; measured by themselves beside the total"
+    head = ("slice", *(split.name for split in found.splits))
+    return Section("slices", "Slices", rows, head, (note,))
+
+
+def _marked(one: SliceFacts, split: SplitFacts) -> str:
+    """Of unlabeled impressions nobody knows which items were clicked."""
+    if one.slice.endswith("-item") and not split.labeled:
+        return NONE
+    return _with_share(one.impressions[split.name], split.impressions)
 
 
 def _times(found: Inspection) -> Section:
@@ -267,10 +279,6 @@ def _example_rows(one: Example) -> Iterator[Row]:
         yield ("", f"and {number(left)} more")
     if one.alone:
         yield ("", "ranked against all items")
-
-
-def _split(found: Inspection, name: str) -> SplitFacts:
-    return next(one for one in found.splits if one.name == name)
 
 
 def _spread(one: Distribution) -> Row:

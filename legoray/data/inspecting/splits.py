@@ -13,6 +13,7 @@ from legoray.data.inspecting.result import ColdFacts, Distribution, Sparsity, Sp
 from legoray.data.inspecting.rows import Block, blocks_of, histories_of
 from legoray.data.inspecting.tally import SparseTally, Tally
 from legoray.data.schema import Manifest
+from legoray.data.slices import Seen
 from legoray.errors import DamagedError, Problem
 
 Mask = NDArray[np.bool_]
@@ -41,7 +42,6 @@ class SplitPass:
         self.shown: Mask = np.zeros(self.items + 1, bool)
         self.clicked: Int64 = np.zeros(self.items + 1, np.int64)
         self.by_user: Int64 = np.zeros(self.users, np.int64)  # impressions
-        self.read: Int32 = np.zeros(len(self.user_of), np.int32)  # [H] items that are histories
 
     def add(self, block: Block) -> None:
         """Gather some impressions."""
@@ -57,7 +57,6 @@ class SplitPass:
         self.clicked += np.bincount(block.item[liked], minlength=self.items + 1)
         whose = np.repeat(user, shown)[liked].astype(np.int64)
         self.pairs.append(np.unique(whose * (self.items + 1) + block.item[liked]))
-        np.maximum.at(self.read, block.history, block.end)
         self._add_times(block.time)
 
     def _add_times(self, time: Int64) -> None:
@@ -77,7 +76,7 @@ class SplitPass:
         return SplitFacts(
             name=self.name,
             labeled=labeled,
-            alone=labeled and clicks.total == shown.total,
+            alone=self.name in manifest.full_ranking,
             impressions=shown.count,
             candidates=shown.total,
             clicks=clicks.total,
@@ -132,30 +131,17 @@ def pass_split(tables: Path, manifest: Manifest, split: str, user_of: Int32) -> 
     return gathered
 
 
-def known_items(tables: Path, manifest: Manifest, train: SplitPass) -> Mask:
-    """`[items + 1]` which items train has: as candidates, or in what its histories show."""
-    known, begin = train.shown.copy(), 0
-    for user, offsets, items in histories_of(tables, manifest):
-        shown = train.read[begin : begin + len(user)]
-        place = np.arange(len(items)) - np.repeat(offsets[:-1], np.diff(offsets))
-        known[items[place < np.repeat(shown, np.diff(offsets))]] = True
-        begin += len(user)
-    return known
-
-
-def cold_of(split: SplitPass, train: SplitPass, known: Mask, *, labeled: bool) -> ColdFacts:
+def cold_of(split: SplitPass, seen: Seen, manifest: Manifest) -> ColdFacts:
     """What a later split has that train had not."""
-    users, new = split.by_user > 0, train.by_user == 0
-    clicked = split.clicked > 0
+    users, clicked, labeled = split.by_user > 0, split.clicked > 0, manifest.labeled[split.name]
     return ColdFacts(
         split=split.name,
         users=int(users.sum()),
-        new_users=int((users & new).sum()),
-        new_user_impressions=int(split.by_user[new].sum()),
+        new_users=int((users & ~seen.users).sum()),
         items=int(split.shown.sum()),
-        new_items=int((split.shown & ~known).sum()),
+        new_items=int((split.shown & ~seen.items).sum()),
         clicked=int(clicked.sum()) if labeled else None,
-        new_clicked=int((clicked & ~known).sum()) if labeled else None,
+        new_clicked=int((clicked & ~seen.items).sum()) if labeled else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from legoray.data.corpus import Int64
 from legoray.data.inspecting.result import Popularity, Timeline
@@ -24,11 +25,12 @@ UNITS = {
 YEAR = 364 * 24 * HOUR
 
 
-def popularity_of(clicked: Int64) -> Popularity:
+def popularity_of(clicked: Int64, head_items: NDArray[np.bool_]) -> Popularity:
     """How unevenly clicks are spread.
 
     Args:
         clicked: `[N]` clicks of each item, those without a click among them.
+        head_items: `[N]` which of them are the head.
     """
     rising = np.sort(clicked)
     falling, total = rising[::-1], int(rising.sum())
@@ -43,6 +45,7 @@ def popularity_of(clicked: Int64) -> Popularity:
         clicks=total,
         items=len(rising),
         never=len(rising) - some,
+        head_items=int(head_items.sum()),
         gini=gini(rising),
         head=head,
         ranks=ranks.tolist() if some else [],

@@ -8,9 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from legoray.data.inspecting.result import Inspection
-from legoray.data.inspecting.sections import Section, sections
-
-WORDS = ("compared", "of", "slice", "from", "what")  # heads of columns that hold no numbers
+from legoray.data.inspecting.sections import WORDS, Section, sections
 
 
 def print_inspection(found: Inspection, console: Console) -> None:

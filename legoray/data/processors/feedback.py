@@ -22,6 +22,7 @@ from pydantic import Field
 
 from legoray.config import Positive, Strict
 from legoray.data.clicks import NEVER, ClickProtocol, Clicks
+from legoray.data.convert import no_key
 from legoray.data.corpus import Int32, Int64
 from legoray.data.feedback import (
     Feedback,
@@ -49,7 +50,6 @@ from legoray.data.tables import (
 from legoray.errors import InputError, Problem
 
 Attributes = dict[str, pa.Array]
-NOBODY = pa.array(["NaN", "nan"])  # what some programs write for a user they do not know
 
 
 class FeedbackOptions(Strict):
@@ -134,7 +134,7 @@ class FeedbackProcessor(Processor):
         def pieces() -> Iterator[pa.Table]:
             nonlocal read
             for piece in self.read_events(run):
-                named = piece.filter(pc.invert(pc.is_in(piece["user"], value_set=NOBODY)))
+                named = piece.filter(pc.invert(no_key(piece["user"])))
                 nameless = len(piece) - len(named)
                 run.bad_rows.add({f"{self.event}s_without_a_user": nameless} if nameless else {})
                 read += len(named)

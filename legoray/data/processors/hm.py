@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from legoray.data.badrows import repeated
-from legoray.data.convert import WHOLE, by_distinct, to_number
+from legoray.data.convert import WHOLE, by_distinct, no_key, to_number
 from legoray.data.files import RawFolder
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
 from legoray.data.processors.ages import age_groups
@@ -100,8 +100,8 @@ def parse_purchases(block: Block, layout: Layout) -> pa.Table:
     time = by_distinct(rows["day"], _days)
     known = pc.fill_null(pc.greater_equal(time, 0), False)
     rows = mark(rows, pc.invert(known), "the day is '{value}', expected one like 2018-09-20", "day")
-    rows = mark(rows, pc.equal(rows["user"], ""), "the customer is empty", "user")
-    rows = mark(rows, pc.equal(rows["item"], ""), "the article is empty", "item")
+    rows = mark(rows, no_key(rows["user"]), "the customer is empty", "user")
+    rows = mark(rows, no_key(rows["item"]), "the article is empty", "item")
     columns = {"user": rows["user"], "item": article_ids(rows["item"]), "time": time}
     return pa.table({**columns, **{name: rows[name] for name in PLACE}})
 
@@ -114,7 +114,7 @@ def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def read_customers(path: Path) -> pa.Table:
     """`user` and `CUSTOMERS`, the age as a group; empty where the file tells nothing."""
     rows = read_table(path, {"user": "customer_id", **CUSTOMERS})
-    rows = mark(rows, pc.equal(rows["user"], ""), "the customer is empty", "user")
+    rows = mark(rows, no_key(rows["user"]), "the customer is empty", "user")
     rows = mark(rows, repeated(rows["user"]), "customer '{value}' stands twice", "user")
     age = to_number(rows["age"])
     untold = pc.equal(rows["age"], "")

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from legoray.data.badrows import repeated
-from legoray.data.convert import WHOLE
+from legoray.data.convert import WHOLE, no_key
 from legoray.data.files import RawFolder
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
 from legoray.data.processors.base import Run, Sources, as_array
@@ -81,8 +81,8 @@ def parse_pairs(block: Block, layout: Layout) -> pa.Table:
     known = pc.fill_null(pc.greater_equal(time, 0), False)
     told = "the time is '{value}', expected whole milliseconds since 1970"
     rows = mark(rows, pc.invert(known), told, "time")
-    rows = mark(rows, pc.equal(rows["user"], ""), "the user is empty", "user")
-    rows = mark(rows, pc.equal(rows["item"], ""), "the video is empty", "item")
+    rows = mark(rows, no_key(rows["user"]), "the user is empty", "user")
+    rows = mark(rows, no_key(rows["item"]), "the video is empty", "item")
     seconds = pc.divide(time, MILLISECONDS)
     columns = {"user": rows["user"], "item": rows["item"], "time": seconds}
     return pa.table({**columns, **{name: rows[name] for name in PLACE}})

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from legoray.data.badrows import repeated
-from legoray.data.convert import WHOLE, to_number
+from legoray.data.convert import WHOLE, no_key, to_number
 from legoray.data.files import RawFolder
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
 from legoray.data.processors.base import Run, Sources, as_array, user_columns
@@ -140,7 +140,7 @@ def parse_ratings(block: Block, layout: Layout, *, header: bool) -> pa.Table:
     known = pc.fill_null(pc.greater_equal(time, 0), False)
     rows = mark(rows, pc.invert(known), "the time is '{value}', expected whole seconds since 1970",
                 "time")  # fmt: skip
-    rows = mark(rows, pc.equal(rows["user"], ""), "the user is empty", "user")
+    rows = mark(rows, no_key(rows["user"]), "the user is empty", "user")
     columns = {"user": rows["user"], "item": rows["movie"], "value": rating, "time": time}
     return pa.table({**columns, **{name: rows[name] for name in PLACE}})
 

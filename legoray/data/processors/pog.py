@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from legoray.data.badrows import repeated
+from legoray.data.convert import no_key
 from legoray.data.corpus import Int64
 from legoray.data.files import RawFolder
 from legoray.data.lines import PLACE, PROBLEM, Block, Layout, blocks_of, mark, read_fields
@@ -94,7 +95,7 @@ def parse_users(block: Block, *, outfits: bool) -> pa.Table:
     A bad line is one row, without items.
     """
     rows = read_fields(block, USERS)
-    rows = mark(rows, pc.equal(rows["user"], ""), "the user is empty", "user")
+    rows = mark(rows, no_key(rows["user"]), "the user is empty", "user")
     rows = mark(rows, pc.equal(rows["outfit"], ""), "the outfit is empty", "outfit")
     if outfits:
         columns = {"user": rows["user"], "item": rows["outfit"]}
