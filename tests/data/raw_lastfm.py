@@ -10,9 +10,6 @@ from worlds import Event, Item, World
 
 PROCESSOR = "lastfm"
 OPTIONS = {"release": "1k", "negatives": 3}
-OPTIONAL = (
-    "userid-profile.tsv", "usersha1-profile.tsv", "LFM-1b_users.txt", "user_taggedartists.dat",
-)  # fmt: skip
 COUNTRIES = ("Germany", "", "Mexico")
 
 

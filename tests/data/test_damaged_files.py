@@ -27,7 +27,6 @@ from legoray.errors import InputError
 
 OPTIONAL = (  # files without which a data set is whole too
     "u.user", "users.dat",  # MovieLens: 10M has none
-    "mv_*.txt",  # Netflix: one of 17,770; published counts tell
     "userid-profile.tsv", "usersha1-profile.tsv", "LFM-1b_users.txt", "user_taggedartists.dat",
     "goodreads_book_authors.json.gz", "yelp_academic_dataset_user.json",
 )  # fmt: skip
