@@ -335,7 +335,11 @@ def numbered(
     offsets: Int64, words: pa.Array, keys: pa.Array
 ) -> tuple[pa.ListArray, pa.Array, NDArray[np.bool_]]:
     """Lists of item ids, how many unknown words each list had, and which words were known."""
-    index = pc.index_in(words, value_set=keys)
+    return placed(offsets, pc.index_in(words, value_set=keys))
+
+
+def placed(offsets: Int64, index: pa.Array) -> tuple[pa.ListArray, pa.Array, NDArray[np.bool_]]:
+    """The same of words whose places among the keys are known; null for an unknown one."""
     known = pc.is_valid(index).to_numpy(zero_copy_only=False)
     kept = keep(offsets, known)
     items = index.filter(pa.array(known)).to_numpy(zero_copy_only=False).astype(np.int32) + 1

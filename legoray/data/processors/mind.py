@@ -17,8 +17,8 @@ from pydantic import Field
 from legoray.data.files import RawFolder
 from legoray.data.impressions import (
     ImpressionOptions,
-    numbered,
     parts_of,
+    placed,
     split_words,
     write_given_histories,
     write_part,
@@ -152,8 +152,11 @@ def parse_behaviors(block: Block, keys: pa.Array, *, labeled: bool) -> pa.Table:
     else:
         keys_of, label = words[1], np.zeros(len(words[1]), np.int8)
     rows = mark(rows, pa.array(np.diff(words[0]) == 0), "there are no candidates", "candidates")
-    history, unknown_history, _ = numbered(*split_words(rows["history"]), keys)
-    items, unknown_candidates, known = numbered(words[0], keys_of, keys)
+    past = split_words(rows["history"])
+    # Both at once: a table of all keys is made for each look-up.
+    index = pc.index_in(pa.concat_arrays([past[1], keys_of]), value_set=keys)
+    history, unknown_history, _ = placed(past[0], index.slice(0, len(past[1])))
+    items, unknown_candidates, known = placed(words[0], index.slice(len(past[1])))
     labels = pa.ListArray.from_arrays(items.offsets, label[known])
     columns = {
         "impression": rows["impression"],
