@@ -204,8 +204,8 @@ def fixed_tags(record: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
 
 def changing_tags(record: TrialRecord) -> dict[str, str]:
     """Tags of a trial that change while it runs; its note holds the test's slices as a table."""
-    return {
-        NOTE: "\n".join(to_markdown(record.test))[:LONGEST],
+    note = "\n".join(to_markdown(record.test))[:LONGEST]
+    return ({NOTE: note} if note else {}) | {
         "status": record.status,
         "reason": record.reason[:LONGEST],
         "node": record.node,

@@ -19,7 +19,8 @@ SAMPLE = ROOT / "datasets" / "mind_sample.yaml"
 
 
 def inspect(*words):
-    return CliRunner().invoke(app, ["inspect", *map(str, words)])
+    env = {"COLUMNS": "120"}  # as wide as a page
+    return CliRunner().invoke(app, ["inspect", *map(str, words)], env=env)
 
 
 class Page(HTMLParser):
