@@ -94,12 +94,13 @@ def prepare(dataset: Path, *, say: Say, coming: str = "") -> Prepared:
     """
     plan = _plan(Path(dataset), coming)
     found = _existing(plan)
-    if found:
+    if found and not _rests(plan.tables):
         return _ready(plan, found, fresh=False, say=say)
     try:
         plan.tables.parent.mkdir(parents=True, exist_ok=True)
         with _lock(plan, say):
             found = _existing(plan)
+            _clear(plan.tables)
             found = found or _renewed(plan, say)
             manifest = found or _make(plan, say)
     except OSError as error:
@@ -365,9 +366,22 @@ def _move(work: Path, tables: Path) -> None:
     if tables.exists():
         tables.rename(old)
     work.rename(tables)
-    for rest in (old, tables / "scratch", tables / "stages", tables / "unfinished"):
-        shutil.rmtree(rest, ignore_errors=True)
-    (tables / "stamp.json").unlink(missing_ok=True)
+    _clear(tables)
+
+
+def _rests(tables: Path) -> list[Path]:
+    """What a preparation needed on its way; beside whole tables only where it was killed there."""
+    names = ("scratch", "stages", "unfinished", "stamp.json")
+    rests = [tables.with_name(f".{tables.name}.old"), *(tables / name for name in names)]
+    return [path for path in rests if path.exists()]
+
+
+def _clear(tables: Path) -> None:
+    for path in _rests(tables):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _tell(manifest: Manifest, say: Say) -> None:

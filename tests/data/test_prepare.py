@@ -183,6 +183,21 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_tables(tmp_path, home):
     assert killed >= 1
 
 
+def test_what_a_kill_left_beside_whole_tables_goes(tmp_path, raw, monkeypatch):
+    # Killed just after the tables were moved into place, before the rest was cleared away.
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_clear", lambda tables: None)
+        first = prepared(tmp_path, "mind")
+    assert (first.tables / "scratch").is_dir()
+    assert (first.tables / "stamp.json").is_file()
+    again = prepared(tmp_path, "mind")
+    assert not again.fresh
+    assert again.manifest == first.manifest
+    rests = ("scratch", "stages", "stamp.json")
+    assert [name for name in rests if (again.tables / name).exists()] == []
+    assert load_corpus(again.tables).fingerprint == first.manifest.fingerprint
+
+
 def test_two_at_once_prepare_once(tmp_path, raw):
     path = dataset(tmp_path, "mind")
     results = []
