@@ -9,6 +9,7 @@ that a tracking server that is down loses nothing.
     <sweep>/trials/<number>.json       TrialRecord, rewritten atomically at every report
     <sweep>/models/<key>/last/         checkpoint of the newest epoch, deleted when a trial ends
     <sweep>/models/<key>/best/         model folder of the best epoch (`legoray.model.io`)
+    <sweep>/comparison.json            what is better than what (`legoray.zoo.comparison`)
 """
 
 from __future__ import annotations
