@@ -52,9 +52,10 @@ def search(task: tuple[str, int, str, int, int]) -> tuple[str, int, list[float]]
     sampler, seed, path, trials, epochs = task
     torch.set_num_threads(1)
     space = read_space(path)
+    own = {"startup_trials": 10} if sampler == "tpe" else {}
     settings = space.config.search.model_copy(
         update={
-            "sampler": SamplerConfig(name=sampler, startup_trials=10),  # type: ignore[arg-type]
+            "sampler": SamplerConfig.model_validate({"name": sampler, **own}),
             "start_with": [],
             "start_from": [],
         }

@@ -16,11 +16,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
     model_validator,
 )
+from pydantic_core import CoreSchema
 
 from legoray.errors import InputError, Problem, nearest
 from legoray.yamlfile import Document, Keys, dotted, read_yaml
@@ -158,17 +160,107 @@ class SchedulerConfig(Strict):
     """Which trials go on: `asha` stops those that fall behind at the same epoch."""
 
     name: Literal["asha", "hyperband", "median", "none"] = "asha"
-    grace_epochs: Positive = 1
-    reduction: Annotated[int, Field(ge=2)] = 3
+    grace_epochs: Positive = Field(1, description="epochs that no trial is stopped before")
+    reduction: Annotated[int, Field(ge=2)] = Field(
+        3, description="asha, hyperband: one of so many goes on at each rung"
+    )
+    brackets: Positive = Field(3, description="hyperband: groups with different grace periods")
+    min_trials: Positive = Field(
+        3, description="median: trials that a median is taken of, at least"
+    )
+
+    @model_validator(mode="after")
+    def _own_settings(self) -> SchedulerConfig:
+        _refuse_strangers(self, SCHEDULER_SETTINGS, "schedulers")
+        return self
+
+
+SCHEDULER_SETTINGS: dict[str, tuple[str, ...]] = {
+    "asha": ("grace_epochs", "reduction"),
+    "hyperband": ("grace_epochs", "reduction", "brackets"),
+    "median": ("grace_epochs", "min_trials"),
+    "none": (),
+}
 
 
 class SamplerConfig(Strict):
     """Who proposes the next configuration."""
 
-    name: Literal["tpe", "random", "grid"] = Field(
+    name: Literal["tpe", "random", "grid", "gp", "nsga2", "nsga3", "cmaes"] = Field(
         "tpe", description="`grid`: every configuration of a space that has an end"
     )
-    startup_trials: Positive = 8
+    startup_trials: Positive = Field(
+        8, description="tpe, gp, cmaes: trials that are drawn at random before there is a model"
+    )
+    candidates: Positive = Field(24, description="tpe: draws of which the most promising is taken")
+    population: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="nsga2, nsga3, cmaes: trials of a generation; null: 10, cmaes 4 + 3 ln(values)",
+    )
+    mutation: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="nsga2, nsga3: chance that a value is drawn anew; null: 1 / values"
+    )
+    crossover: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.9, description="nsga2, nsga3: chance that a trial has two parents and not one"
+    )
+    divisions: Positive = Field(
+        3, description="nsga3: parts that each objective's axis is cut into"
+    )
+    sigma: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.3, description="cmaes: first step, as a share of each range"
+    )
+    rest: Literal["tpe", "random"] = Field(
+        "tpe", description="gp, cmaes: who draws the values that they cannot model"
+    )
+
+    @model_validator(mode="after")
+    def _own_settings(self) -> SamplerConfig:
+        _refuse_strangers(self, SAMPLER_SETTINGS, "samplers")
+        return self
+
+
+SAMPLER_SETTINGS: dict[str, tuple[str, ...]] = {
+    "tpe": ("startup_trials", "candidates"),
+    "random": (),
+    "grid": (),
+    "gp": ("startup_trials", "rest"),
+    "nsga2": ("population", "mutation", "crossover"),
+    "nsga3": ("population", "mutation", "crossover", "divisions"),
+    "cmaes": ("startup_trials", "population", "sigma", "rest"),
+}
+
+
+def _refuse_strangers(
+    config: SchedulerConfig | SamplerConfig, known: dict[str, tuple[str, ...]], kind: str
+) -> None:
+    """Refuse a setting that another one of its kind has and the named one has not."""
+    for name in sorted(config.model_fields_set - {"name"} - set(known[config.name])):
+        owners = ", ".join(owner for owner, names in known.items() if name in names)
+        raise ValueError(f"`{name}` is a setting of the {kind} {owners}, not of {config.name}")
+
+
+class ObjectiveConfig(Strict):
+    """One of several objectives: `auc`, or `{name: latency, limit: 5}`."""
+
+    name: str = Field(
+        description="a metric of `evaluate.metrics`, or latency, parameters, trainable, "
+        "train_seconds, memory"
+    )
+    limit: float | None = Field(
+        None, description="a model that is worse than this stays out of the Pareto front"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_name(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        return {"anyOf": [{"type": "string"}, {**schema}], "title": "Objective"}
 
 
 class SearchConfig(Strict):
@@ -176,6 +268,10 @@ class SearchConfig(Strict):
 
     trials: Positive = 20
     hours: Annotated[float, Field(gt=0)] | None = None
+    objectives: list[ObjectiveConfig] = Field(
+        default_factory=list,
+        description="what counts, the metric that selects first; that metric alone if empty",
+    )
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     trainer: Literal["warm", "per_trial", "local"] = "warm"

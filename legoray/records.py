@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from legoray.config import Strict
+from legoray.config import ObjectiveConfig, Strict
 from legoray.errors import InputError, Problem
 
 SHARED = 0o644  # others may read what is written: folders are shared among people and nodes
@@ -71,6 +71,7 @@ class SweepInfo(Strict):
     written: dict[str, str] = Field(default_factory=dict)  # attribute written later -> fingerprint
     protocol: dict[str, str | int | float | bool]
     select: str
+    objectives: list[ObjectiveConfig] = Field(default_factory=list)  # of several, `select` first
     seed: int
     git_revision: str = ""
     versions: dict[str, str] = Field(default_factory=dict)

@@ -216,6 +216,7 @@ def new_info(space: SpaceLike, tables: Path, manifest: Manifest) -> SweepInfo:
         written=prints_of(manifest),
         protocol=protocol,
         select=config.evaluate.select,
+        objectives=config.search.objectives,
         seed=config.seed,
         git_revision=git_revision(),
         versions=versions(),

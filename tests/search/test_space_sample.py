@@ -22,7 +22,8 @@ ROOT_SPACES = ("mind_llm", "smoke")
 
 def draws(space, count, name="random", seed=0):
     """Configurations and parameters of `count` trials."""
-    sampler = make_sampler(SamplerConfig(name=name, startup_trials=10), seed)
+    own = {"startup_trials": 10} if name == "tpe" else {}
+    sampler = make_sampler(SamplerConfig.model_validate({"name": name, **own}), seed)
     study = optuna.create_study(sampler=sampler)
     for number in range(count):
         trial = study.ask()
