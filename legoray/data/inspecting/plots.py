@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from legoray.data.inspecting.bins import bars_of, curve_of
 from legoray.data.inspecting.result import Distribution, Inspection, Timeline
+from legoray.pages.looks import BLUE, GREEN, ORANGE, PALETTE, figure_of
 
-COLORS = {"train": "#0072b2", "valid": "#e69f00", "test": "#009e73"}  # told apart by anyone
-OTHERS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f7f", "#000000")
-GRID = "#e3e6ea"
-INK = "#1c2733"
+COLORS = {"train": BLUE, "valid": ORANGE, "test": GREEN}
 
 
 def plots_of(found: Inspection) -> dict[str, go.Figure]:
@@ -47,7 +43,7 @@ def _bars(several: dict[str, Distribution], what: str) -> go.Figure | None:
         go.Bar(name=name, x=bars.names, y=shares, marker_color=COLORS[name])
         for name, shares in zip(known, bars.shares, strict=True)
     ]
-    return _figure(traces, what, "% of impressions", x_type="category")
+    return figure_of(traces, what, "% of impressions", x_type="category")
 
 
 def _timeline(known: Timeline | None) -> go.Figure | None:
@@ -68,7 +64,7 @@ def _timeline(known: Timeline | None) -> go.Figure | None:
         )
         for name, counts in known.counts.items()
     ]
-    figure = _figure(traces, "UTC", f"impressions per {known.unit}", x_type="date")
+    figure = figure_of(traces, "UTC", f"impressions per {known.unit}", x_type="date")
     figure.update_layout(barmode="stack", bargap=0)
     return figure
 
@@ -85,7 +81,7 @@ def _popularity(found: Inspection) -> go.Figure | None:
         x=known.ranks, y=known.at_rank, mode="lines+markers", line_color=COLORS["train"],
         marker_size=4,
     )  # fmt: skip
-    return _figure([trace], "rank of the item", "clicks in train", x_type="log", y_type="log")
+    return figure_of([trace], "rank of the item", "clicks in train", x_type="log", y_type="log")
 
 
 def _texts(found: Inspection) -> go.Figure | None:
@@ -97,39 +93,9 @@ def _texts(found: Inspection) -> go.Figure | None:
     traces = []
     for place, one in enumerate(some):
         x, y = curve_of(one.words)
-        color = OTHERS[place % len(OTHERS)]
+        color = PALETTE[place % len(PALETTE)]
         name = escape(one.name)
         traces.append(go.Scatter(name=name, x=x, y=y, mode="lines+markers", line_color=color))
-    figure = _figure(traces, "words", "% of texts", x_type="log")
+    figure = figure_of(traces, "words", "% of texts", x_type="log")
     figure.update_xaxes(tickvals=[step * 10**power for power in range(7) for step in (1, 2, 5)])
     return figure
-
-
-def _figure(
-    traces: Sequence[Any], x: str, y: str, *, x_type: str, y_type: str = "linear"
-) -> go.Figure:
-    """The looks that all plots share; a legend stands where traces have names."""
-    layout = go.Layout(
-        template="none",
-        height=320,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
-        paper_bgcolor="#ffffff",
-        plot_bgcolor="#ffffff",
-        hovermode="x unified",
-        dragmode=False,  # a finger scrolls the page
-        showlegend=any(trace.name for trace in traces),
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        barmode="group",
-        xaxis={"nticks": 12, **_axis(x, x_type)},
-        yaxis=_axis(y, y_type),
-    )
-    return go.Figure(list(traces), layout)
-
-
-def _axis(title: str, kind: str) -> dict[str, Any]:
-    lines = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
-    shared = {**lines, "title": {"text": title}, "type": kind}
-    if kind == "log":
-        return shared | {"dtick": 1}  # a line for each power of ten
-    return shared | ({"rangemode": "tozero"} if kind == "linear" else {})
