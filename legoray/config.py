@@ -266,8 +266,13 @@ class ObjectiveConfig(Strict):
 class SearchConfig(Strict):
     """The search's own settings. None of these may be searched."""
 
-    trials: Positive = 20
-    hours: Annotated[float, Field(gt=0)] | None = None
+    trials: Positive | None = Field(
+        None, description="in all; 20 where neither epochs nor hours are given, else any number"
+    )
+    epochs: Positive | None = Field(None, description="that all trials together are trained for")
+    hours: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of searching, earlier processes included; nothing begins after them"
+    )
     objectives: list[ObjectiveConfig] = Field(
         default_factory=list,
         description="what counts, the metric that selects first; that metric alone if empty",
@@ -285,6 +290,12 @@ class SearchConfig(Strict):
     start_from: list[str] = Field(
         default_factory=list, description="presets to try first, after `start_with`"
     )
+
+    @property
+    def trial_limit(self) -> int | None:
+        """How many trials there may be; None where only epochs or hours end the search."""
+        alone = self.epochs is None and self.hours is None
+        return 20 if self.trials is None and alone else self.trials
 
 
 class FinalConfig(Strict):

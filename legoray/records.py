@@ -77,7 +77,8 @@ class SweepInfo(Strict):
     versions: dict[str, str] = Field(default_factory=dict)
     created: float = 0.0
     state: Literal["searching", "finals", "finished", "interrupted"] = "searching"
-    ended: str = ""  # why the search (not its finals) ended: trials, hours, exhausted
+    ended: str = ""  # why the search (not its finals) ended: trials, epochs, hours, exhausted
+    spent: float = 0.0  # seconds of searching so far, over all processes
     command: str = ""  # that started it, where it was no search
 
 

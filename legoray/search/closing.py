@@ -18,6 +18,7 @@ from legoray.zoo.slicetable import GROUPS, slices_in, totals
 
 WHY = {
     "trials": "all trials are done",
+    "epochs": "its epochs are trained",
     "hours": "its time is up",
     "exhausted": "every configuration of the space has been tried",
 }

@@ -35,9 +35,19 @@ class Board:
     """The state of a sweep on the screen."""
 
     def __init__(
-        self, console: Console, sweep: Sweep, *, goal: Goal, trials: int, finals: int, slots: int
+        self,
+        console: Console,
+        sweep: Sweep,
+        *,
+        goal: Goal,
+        trials: int | None,
+        finals: int,
+        slots: int,
     ) -> None:
-        """A board for `trials` trials of the search and `finals` after it, `slots` at once."""
+        """A board for `trials` trials of the search and `finals` after it, `slots` at once.
+
+        `trials` is None where the search is not bounded by them.
+        """
         self._console, self._sweep, self._goal = console, sweep, goal
         self._trials, self._finals, self._slots = trials, finals, slots
         self._shown = {r.number for r in sweep.records.values() if r.status in ENDED}
@@ -97,7 +107,8 @@ class Board:
         search, final = self._sweep.of("search"), self._sweep.of("final")
         count: Counter[str] = Counter(r.status for r in search)
         done = sum(count[s] for s in ENDED)
-        parts = [f"{done} of {self._trials} trials done", f"{count['running']} running"]
+        total = f" of {self._trials}" if self._trials is not None else ""
+        parts = [f"{done}{total} trials done", f"{count['running']} running"]
         parts += [f"{count[s]} {NAMES[s]}" for s in ENDED if s != "completed" and count[s]]
         if final:
             ended = sum(r.status in ENDED for r in final)
@@ -139,7 +150,7 @@ class Board:
             ]
             for phase in ("search", "final")
         }
-        if not lengths["search"]:
+        if not lengths["search"] or self._trials is None:
             return None
         trial = statistics.fmean(lengths["search"])
         final = statistics.fmean(lengths["final"] or [max(lengths["search"])])

@@ -5,8 +5,6 @@ Search and finals are one Tune run, so that the finals find the slots warm.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,17 +13,11 @@ from ray.tune.search import Searcher
 
 from legoray.config import TrialConfig
 from legoray.records import Phase, TrialRecord
+from legoray.search.budget import Budget as Budget
+from legoray.search.budget import Clock, begun
 from legoray.search.finals import Final
 from legoray.search.sweep import ENDED, Sweep, trial_key
 from legoray.train.job import Job
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When the search has done enough."""
-
-    trials: int  # in all, those of earlier runs included
-    hours: float | None = None  # of this run, after which nothing new is proposed
 
 
 @dataclass(frozen=True)
@@ -64,13 +56,11 @@ class Phases(Searcher):
         """
         super().__init__(metric="value", mode=goal.mode)
         self._sweep, self._study, self._goal, self._home = sweep, study, goal, home
-        self._trials = budget.trials
-        hours = budget.hours
-        self._deadline = math.inf if hours is None else time.monotonic() + hours * 3600
+        self._budget, self._clock = budget, Clock(sweep, over=bool(ended))
         self._plan = finals
         self._finals: Iterator[Final] | None = None
         self._live: dict[str, TrialRecord] = {}  # by Tune's trial id, as they were opened
-        self.why = ended  # why the search ended: trials | hours | exhausted
+        self.why = ended  # why the search ended: trials | epochs | hours | exhausted
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -89,11 +79,16 @@ class Phases(Searcher):
 
     def _next_search(self, trial_id: str) -> dict[str, Any] | None:
         """The study's next proposal that has to be trained; None where the search is over."""
+        self._clock.keep()
         while not self.why:
-            if self._sweep.done() + self._running("search") >= self._trials:
-                self.why = "trials"
-            elif time.monotonic() > self._deadline:
-                self.why = "hours"
+            over = self._budget.over(self._sweep, self._clock.seconds, self._running("search"))
+            order = self._begun(trial_id) if over in ("epochs", "hours") else None
+            if order is not None:
+                return order
+            if over:
+                self.why = over
+            elif self._budget.full(self._sweep):
+                return None
             else:
                 proposal: Any = self._study.suggest(trial_id)
                 if proposal is None:
@@ -105,6 +100,17 @@ class Phases(Searcher):
                 if order is not None:
                     return order
         return None
+
+    def _begun(self, trial_id: str) -> dict[str, Any] | None:
+        """A trial that an earlier process began: what has begun is finished, whatever the budget.
+
+        The study is not asked: it finds the result on record if it ever proposes this again.
+        """
+        key = next(iter(begun(self._sweep)), None)
+        record = self._sweep.find(key, "search") if key is not None else None
+        if record is None:
+            return None
+        return self._order(trial_id, Final(record.key, record.config, record.params), "search")
 
     def _open(self, trial_id: str, proposal: dict[str, Any]) -> dict[str, Any] | None:
         """The order for a proposal; None where it runs already or its result is known.
@@ -136,6 +142,7 @@ class Phases(Searcher):
 
     def _next_final(self, trial_id: str) -> dict[str, Any] | None:
         if self._finals is None:
+            self._clock.stop()
             self._sweep.set_state("finals", ended=self.why)
             self._finals = iter(self._plan())
         for final in self._finals:
@@ -175,6 +182,7 @@ class Phases(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         record = self._live.get(trial_id)
+        self._clock.keep()
         if record is not None and record.phase == "search" and "epoch" in result:
             self._study.on_trial_result(trial_id, result)
 
@@ -189,6 +197,10 @@ class Phases(Searcher):
         if error:
             record = record.model_copy(update={"status": "failed", "reason": "its process died"})
         self._conclude(trial_id, record)
+
+    def close(self) -> None:
+        """Note the time spent, where the run ends before the search does."""
+        self._clock.stop()
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the sweep's folder holds all state."""

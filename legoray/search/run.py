@@ -15,6 +15,7 @@ from legoray.config import home
 from legoray.data.prepare import Prepared, prepare
 from legoray.errors import InputError
 from legoray.records import TrialRecord, digest
+from legoray.search.budget import Budget, budget_of, left
 from legoray.search.finals import count_groups, finals_of, winner
 from legoray.search.space import Space, read_space
 from legoray.search.start_from import start_notes
@@ -69,7 +70,7 @@ def run_search(
     sweep = open_sweep(space, place, prepared.tables, prepared.manifest, fresh=fresh)
     try:
         sweep.interrupt()
-        budget = trials or space.config.search.trials
+        budget = budget_of(space.config.search, trials)
         search = Search(space, prepared, sweep, console, address, budget, folder, train_fn)
         return search.run()
     finally:
@@ -103,7 +104,7 @@ class Search:
     sweep: Sweep
     console: Console
     address: str | None
-    trials: int
+    budget: Budget
     folder: Path | None
     train_fn: str = TRAIN
 
@@ -116,7 +117,7 @@ class Search:
             return self._stopped(halt)
         self._run_baselines()
         done = any(r.status in ("completed", "pruned") for r in self.sweep.of("search"))
-        self.sweep.set_state("finished", ended=self.sweep.info.ended or "trials")
+        self.sweep.set_state("finished", ended=self._ended())
         self.sweep.tidy()
         self._close(interrupted=False)
         return 0 if done else FAILED
@@ -133,10 +134,12 @@ class Search:
         return Goal(select, direction(select), test)
 
     def _search_left(self) -> bool:
-        over = self.sweep.info.state in ("finals", "finished") or self.sweep.info.ended
-        if over and self.sweep.info.ended in ("hours", "exhausted"):
-            return False
-        return self.sweep.done() < self.trials
+        return left(self.sweep, self.budget)
+
+    def _ended(self) -> str:
+        """Why there is nothing left to search."""
+        known = self.sweep.info.ended
+        return known or self.budget.over(self.sweep, self.sweep.info.spent) or "trials"
 
     def _finals(self) -> list[Any]:
         final = self.space.config.final
@@ -172,7 +175,7 @@ class Search:
         done, info = self.sweep.done(), self.sweep.info
         data = data_title(info)
         going = f"going on with '{info.name}' after {done} trials" if done else f"'{info.name}'"
-        return f"search {going}: {self.trials} trials on {data}, in {self.sweep.folder}"
+        return f"search {going}: {self.budget} on {data}, in {self.sweep.folder}"
 
     def _check(self, corpus: Any) -> None:
         """Check the space's corners once per sweep; see that hidden states are there."""
@@ -191,7 +194,6 @@ class Search:
 
     def _tune(self, corpus: Any, halt: Halt, watchers: list[Callable[[TrialRecord], None]]) -> None:
         from legoray.search.display import Board
-        from legoray.search.phases import Budget
         from legoray.search.study import StudySearcher
         from legoray.search.tuner import Plan, run_trials, slots_that_fit
 
@@ -204,18 +206,18 @@ class Search:
             self.console,
             self.sweep,
             goal=self.goal,
-            trials=self.trials,
+            trials=self.budget.trials,
             finals=finals,
             slots=slots,
         )
         plan = Plan(
             search=config.search,
-            budget=Budget(self.trials, config.search.hours),
+            budget=self.budget,
             goal=self.goal,
             epochs=max(c.train.epochs for c in self.space.corners()),
             home=str(home()),
             finals=self._finals,
-            ended="" if self._search_left() else self.sweep.info.ended or "trials",
+            ended="" if self._search_left() else self._ended(),
             train_fn=self.train_fn,
             watchers=[board.watch, *watchers],
         )
@@ -311,8 +313,8 @@ class Search:
     def again(self) -> str:
         """The command that goes on with this sweep."""
         words = ["python", "run_search.py", str(self.space.document.path)]
-        if self.trials != self.space.config.search.trials:
-            words += ["--trials", str(self.trials)]
+        if self.budget != budget_of(self.space.config.search):
+            words += ["--trials", str(self.budget.trials)]
         if self.folder is not None:
             words += ["--folder", str(self.folder)]
         if self.address is not None:

@@ -91,6 +91,7 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
             trial_dirname_creator=_name,
         )
     finally:
+        phases.close()
         ray.kill(mailbox)
     return phases.why
 
