@@ -12,9 +12,11 @@ Rows of the study and what they mean (the user attribute `outcome` tells the fai
 One process at a time may hold a study (the sweep's folder is locked by its owner), so a row that is
 RUNNING when a study is opened belongs to a process that is gone.
 
-The sampler's random numbers start from `seed` plus the number of rows that have ended. So the same
-seed and the same results give the same proposals, and a search that goes on does not propose again
-what it proposed at its start.
+The random numbers of a proposal start from the search's seed and the proposal's place among all
+proposals; one that is asked for again after an interruption keeps its place. So the same seed and
+the same results give the same proposals, however often the search was killed in between: always
+with random search and the grid, and with TPE where trials run one at a time, since what it proposes
+depends on the order in which results arrive.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
@@ -75,11 +78,8 @@ class AskTell:
             direction="maximize" if self.maximize else "minimize",
             load_if_exists=True,
         )
-        ended = sum(row.state.is_finished() for row in self.rows())
-        self.study.sampler = make_sampler(space.config.search.sampler, space.config.seed + ended)
         self.grid = space.config.search.sampler.name == "grid"
         self.exhausted = ""  # why there is nothing left to propose
-        self._dice = random.Random(space.config.seed + ended)
 
     def rows(self) -> list[FrozenTrial]:
         """The study's rows as they are now."""
@@ -123,6 +123,8 @@ class AskTell:
 
     def _try(self) -> Suggestion | None:
         """One proposal, or None where it had to be rejected."""
+        settings = self.space.config.search.sampler
+        self.study.sampler = make_sampler(settings, self._proposal_seed())
         trial = self.study.ask()
         try:
             config = self.space.sample(trial)
@@ -139,6 +141,19 @@ class AskTell:
             raise
         again_of = trial.user_attrs.get("again_of")
         return Suggestion(trial.number, config, plain_params(trial.params), again_of)
+
+    def _proposal_seed(self) -> int:
+        """The seed of the next row's random numbers, from the place of its proposal.
+
+        Optuna takes the first row that waits, or makes a new one. A row that repeats another has
+        the other's place, and one that a kill left before it proposed anything has none.
+        """
+        rows = self.rows()
+        place = next((r.number for r in rows if r.state == TrialState.WAITING), len(rows))
+        while place < len(rows) and "again_of" in rows[place].user_attrs:
+            place = rows[place].user_attrs["again_of"]
+        nth = sum("again_of" not in r.user_attrs and not _blank(r) for r in rows[:place])
+        return int(np.random.SeedSequence([self.space.config.seed, nth]).generate_state(1)[0])
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, Any]) -> None:
         """Note an epoch's value of the selecting metric; one that is not finite is left out."""
@@ -213,8 +228,13 @@ class AskTell:
         self.study.tell(number, state=TrialState.FAIL)
 
     def _enqueue_again(self, row: FrozenTrial) -> None:
-        """Put an interrupted row's parameters into the queue, unless they are there."""
-        params = {**row.system_attrs.get("fixed_params", {}), **row.params}
+        """Put an interrupted row's parameters into the queue, unless they are there.
+
+        Those of a row that was killed while it drew them are drawn again, all alike.
+        """
+        params = dict(row.system_attrs.get("fixed_params", {}))
+        if "key" in row.user_attrs:
+            params |= row.params
         if params and all(r.user_attrs.get("again_of") != row.number for r in self.rows()):
             self.study.enqueue_trial(params, user_attrs={"again_of": row.number})
 
@@ -242,7 +262,8 @@ class AskTell:
         seen = self._seen()
         left = [pins for key, pins in listed.items() if key not in seen]
         if left:
-            self.study.enqueue_trial(named(self.space, self._dice.choice(left)))
+            dice = random.Random(self._proposal_seed())
+            self.study.enqueue_trial(named(self.space, dice.choice(left)))
         else:
             self.exhausted = f"all {len(listed)} configurations of this space have been tried"
 
@@ -272,6 +293,12 @@ def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _outcome(row: FrozenTrial) -> str:
     return str(row.user_attrs.get("outcome", ""))
+
+
+def _blank(row: FrozenTrial) -> bool:
+    """Whether a process was killed in a row before it had proposed anything."""
+    asked = "key" in row.user_attrs or "fixed_params" in row.system_attrs
+    return _outcome(row) == "interrupted" and not asked
 
 
 def _finite(value: object) -> bool:

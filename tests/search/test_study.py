@@ -23,6 +23,12 @@ from legoray.search.study import StudySearcher
 HERE = Path(__file__).parent
 
 
+START = """start_with:
+    - model: {content: {name: cnn, kernel_size: 5}, behavior: {name: additive}}
+    - model: {predictor: {name: din}}
+      train: {learning_rate: 2e-3}"""
+
+
 def open_searcher(folder, text=None):
     space = make_space(folder) if text is None else make_space(folder, text)
     return StudySearcher(space, folder, sweep_id="sweep")
@@ -181,6 +187,50 @@ def test_same_seed_and_results_give_the_same_suggestions(tmp_path):
     assert suggestions(tmp_path / "a", 14) == suggestions(tmp_path / "b", 14)
 
 
+def proposed(folder, text, *, kills=(), most=9):
+    """Keys of the proposals in order; a process that is killed leaves its rows as they are."""
+    searcher = open_searcher(folder, text)
+    keys, running, kills = {}, [], list(kills)
+    while len(keys) < most:
+        found = searcher.suggest(f"{len(keys)}-{len(running)}")
+        keys[rows(searcher)[found["number"]].user_attrs["key"]] = None
+        running.append(found["number"])
+        if len(keys) in kills and len(running) == 2:
+            kills.remove(len(keys))
+            if len(keys) % 2:
+                half = searcher.study.study.ask()  # killed while it drew its parameters
+                half.suggest_categorical("model/content", ["cnn", "id"])
+            searcher, running = open_searcher(folder, text), []
+        elif len(running) == 2:
+            searcher.conclude(running.pop(0), "completed", value=0.5 + len(keys) / 100)
+    return list(keys)
+
+
+@pytest.mark.parametrize("start", ["trials: 5", START])
+def test_kills_do_not_change_what_is_proposed(tmp_path, start):
+    """Random search of two trials at once, killed three times, against the same without a kill."""
+    text = edited("trials: 5", f"{start}\n  sampler: {{name: random}}")
+    plain = proposed(tmp_path / "plain", text)
+    assert len(set(plain)) == 9
+    assert proposed(tmp_path / "killed", text, kills=(3, 5, 6)) == plain
+
+
+def test_kills_do_not_change_what_tpe_proposes_one_at_a_time(tmp_path):
+    found = []
+    for name, kills in {"plain": (), "killed": (4, 9, 13)}.items():
+        searcher, keys = open_searcher(tmp_path / name), []
+        while len(keys) < 15:
+            number = searcher.suggest("x")["number"]
+            if len(keys) in kills:
+                kills = kills[1:]
+                searcher = open_searcher(tmp_path / name)
+                number = searcher.suggest("x")["number"]
+            keys.append(rows(searcher)[number].user_attrs["key"])
+            searcher.conclude(number, "completed", value=int(keys[-1], 16) % 97 / 100)
+        found.append(keys)
+    assert found[0] == found[1]
+
+
 def test_going_on_proposes_something_new(tmp_path):
     first = suggestions(tmp_path, 3)
     again = open_searcher(tmp_path)
@@ -225,12 +275,6 @@ def test_impossible_combinations_are_rejected_and_asked_again(tmp_path):
     assert outcomes.count(None) == 20
     assert "rejected" in outcomes
     assert any("heads" in row.user_attrs.get("reason", "") for row in rows(searcher))
-
-
-START = """start_with:
-    - model: {content: {name: cnn, kernel_size: 5}, behavior: {name: additive}}
-    - model: {predictor: {name: din}}
-      train: {learning_rate: 2e-3}"""
 
 
 def test_starting_points_come_first_and_once(tmp_path):
