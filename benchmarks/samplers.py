@@ -1,153 +1,265 @@
-"""TPE against random search on a space, with the same budget of trials, on several seeds.
+"""How many epochs of training TPE with ASHA needs to find what random search found.
 
-    python benchmarks/samplers.py [--space search_spaces/all.yaml] [--trials 40] [--epochs 2]
-                                  [--seeds 5] [--processes 2]
+    python benchmarks/samplers.py [--space search_spaces/all.yaml] [--trials 60] [--seeds 5]
+                                  [--methods tpe+asha] [--cache FOLDER]
 
-Each search asks its sampler for one configuration after another, trains it for so many epochs on
-one thread, and tells the sampler the best validation value; no scheduler, no starting points.
-Printed are, per seed and as medians, the best value found within a part of the budget and within
-all of it, and how many trials TPE took to reach what random search found with all of its own.
+On each seed, random search trains `trials` configurations to their last epoch: no scheduler, no
+early stopping, no starting points. Then each method searches the same space from nothing, with the
+sampler and scheduler as the space file has them, until one of its epochs is as good as the best
+one of random search (at most as many epochs as random search had). Trials run one after another on
+one thread. Printed are the epochs of both and their share; a method that gave up counts as 1.
 
-With the defaults (validation AUC on the embedded corpus, which is synthetic; 2 cores):
+Methods are `<sampler>+<scheduler>`, or a sampler alone for no scheduler.
 
-    seed       random 20      tpe 20   random 40      tpe 40   TPE at random's best
-    1             0.6308      0.6633      0.6308      0.6655   after 16 trials
-    2             0.6208      0.6526      0.6208      0.6778   after 2 trials
-    3             0.5920      0.5876      0.5920      0.6233   after 27 trials
-    4             0.6147      0.6147      0.6301      0.6623   after 27 trials
-    5             0.6148      0.6426      0.6331      0.6631   after 16 trials
-    median        0.6148      0.6426      0.6301      0.6631   after 16 of 40 trials
+What a training came to is kept in the cache by its configuration, its seed and the data, so a run
+that was interrupted goes on, and one with other settings trains only what is new. Delete the
+folder after a change to models or training.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import multiprocessing
 import os
-import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SAMPLERS = ("random", "tpe")
+import torch
+from pydantic import Field
+
+from legoray.config import SamplerConfig, SchedulerConfig, Strict, TrialConfig, build, home
+from legoray.data.corpus import Corpus
+from legoray.data.prepare import Prepared, prepare
+from legoray.errors import InfeasibleError
+from legoray.records import digest, read_json, write_json
+from legoray.search.asktell import AskTell, Ending, Suggestion
+from legoray.search.check import check_space
+from legoray.search.phases import Goal
+from legoray.search.scheduler import SearchScheduler, make_scheduler
+from legoray.search.space import Space, read_space
+from legoray.train.cache import shared_corpus
+from legoray.train.job import Job, Runtime, Stopped
+from legoray.train.loop import train
+from legoray.train.metrics import direction
+
+STOP = "STOP"  # a scheduler's word
 
 
-def search(task: tuple[str, int, str, int, int]) -> tuple[str, int, list[float]]:
-    """One search; the validation value of each of its trials, 0 where one failed."""
-    import torch
+class Known(Strict):
+    """What is known of a training."""
 
-    from legoray.config import SamplerConfig, TrialConfig, build, home
-    from legoray.data.prepare import prepare
-    from legoray.errors import InfeasibleError
-    from legoray.search.asktell import AskTell
-    from legoray.search.space import read_space
-    from legoray.train.cache import shared_corpus
-    from legoray.train.job import Job, Runtime
-    from legoray.train.loop import train
+    epochs: list[dict[str, float]] = Field(default_factory=list)
+    ended: bool = False  # by itself: there is no epoch beyond these
+    reason: str = ""  # why it cannot be trained, if so
 
-    sampler, seed, path, trials, epochs = task
-    torch.set_num_threads(1)
-    space = read_space(path)
-    own = {"startup_trials": 10} if sampler == "tpe" else {}
-    settings = space.config.search.model_copy(
-        update={
-            "sampler": SamplerConfig.model_validate({"name": sampler, **own}),
-            "start_with": [],
-            "start_from": [],
-        }
-    )
-    config = space.config.model_copy(update={"search": settings, "seed": seed})
-    space = dataclasses.replace(space, config=config)
-    tables = prepare(space.dataset, say=lambda text: None).tables
-    corpus = shared_corpus(tables)
-    folder = Path(tempfile.mkdtemp(prefix="samplers-"))
-    study = AskTell(space, folder / "study.journal", name="benchmark")
-    values: list[float] = []
-    for number in range(trials):
-        asked = study.ask()
-        if asked is None:
-            break
-        asked.config["train"]["epochs"] = epochs
-        trial = build(TrialConfig, {**asked.config, "seed": 1})
-        job = Job(
-            config=trial, tables=str(tables), home=str(home()), folder=str(folder / str(number))
-        )
-        began = time.perf_counter()
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains configurations, and remembers what came of each."""
+
+    prepared: Prepared
+    corpus: Corpus
+    cache: Path
+
+    def follow(self, config: TrialConfig, watch: Callable[[dict[str, float]], bool]) -> str:
+        """Show the epochs of a training one by one, until `watch` has seen enough.
+
+        Returns:
+            Why it cannot be trained; empty where it can.
+        """
+        content = [config.model_dump(), self.corpus.fingerprint, torch.__version__]
+        file = self.cache / f"{digest(content)}.json"
+        known = read_json(file, Known) if file.exists() else Known()
+        if not all(watch(row) for row in known.epochs) or known.ended:
+            return known.reason
+        seen = list(known.epochs)
+
+        def report(row: dict[str, float]) -> None:
+            if row["epoch"] > len(seen):
+                seen.append(row)
+                write_json(file, Known(epochs=seen))
+                if not watch(row):
+                    raise Stopped
+
+        with tempfile.TemporaryDirectory(prefix="samplers-") as folder:
+            known = self._train(config, folder, report, seen)
+        write_json(file, known)
+        return known.reason
+
+    def _train(
+        self,
+        config: TrialConfig,
+        folder: str,
+        report: Callable[[dict[str, float]], None],
+        seen: list[dict[str, float]],
+    ) -> Known:
+        tables = str(self.prepared.tables)
+        job = Job(config=config, tables=tables, home=str(home()), folder=folder)
         try:
-            outcome = train(job, Runtime(corpus, threads=1), lambda metrics: None)
-            value = outcome.best[config.evaluate.select]
-            study.conclude(asked.number, "completed", value=value)
+            outcome = train(job, Runtime(self.corpus, threads=1), report)
         except InfeasibleError as error:
-            value = 0.0
-            study.conclude(asked.number, "infeasible", reason=str(error))
-        values.append(value)
-        shutil.rmtree(folder / str(number), ignore_errors=True)
-        label, seconds = trial.model.label(), time.perf_counter() - began
-        print(f"  {sampler} {seed} {number:>3} {label:<45} {value:.4f} {seconds:.1f} s", flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    return sampler, seed, values
+            return Known(epochs=seen, ended=True, reason=str(error))
+        return Known(epochs=seen, ended=not outcome.stopped)
 
 
-def prepare_once(path: str) -> None:
-    """Make what the trials read, so that no search waits for it."""
-    from legoray.config import home
-    from legoray.data.prepare import prepare
-    from legoray.search.check import check_space
-    from legoray.search.space import read_space
-    from legoray.train.cache import shared_corpus
+class Search:
+    """One search, one trial after another, until it has found what is good enough."""
 
-    space = read_space(path)
-    tables = prepare(space.dataset, say=lambda text: None).tables
-    problems = check_space(space, shared_corpus(tables), tables, home())
-    if problems:
-        raise SystemExit("\n".join(map(str, problems)))
+    def __init__(self, space: Space, method: str, trainer: Trainer, goal: float | None) -> None:
+        """`goal`: the value to reach; None to do all trials, each to its last epoch."""
+        self._space, self._trainer = changed(space, method), trainer
+        self._select = space.config.evaluate.select
+        self._maximize = direction(self._select) == "max"
+        self._goal = goal
+        self._study: AskTell | None = None
+        self._scheduler = self._new_scheduler()
+        self.epochs = 0
+        self.trials = 0
+        self.best: float | None = None
+
+    def _new_scheduler(self) -> SearchScheduler:
+        goal = Goal(self._select, "max" if self._maximize else "min")
+        longest = max(c.train.epochs for c in self._space.corners())
+        return make_scheduler(self._space.config.search.scheduler, longest, goal, [])
+
+    def run(self, trials: int, epochs: float) -> None:
+        """Search until the goal is reached or the budget is used up."""
+        with tempfile.TemporaryDirectory(prefix="samplers-") as folder:
+            study = AskTell(self._space, Path(folder) / "study.journal", name="benchmark")
+            while self.trials < trials and self.epochs < epochs and not self.reached:
+                asked = study.ask()
+                if asked is None:
+                    return
+                self._one(study, asked)
+
+    @property
+    def reached(self) -> bool:
+        return self._goal is not None and self.best is not None and self._as_good(self._goal)
+
+    def _as_good(self, value: float) -> bool:
+        assert self.best is not None
+        return self.best >= value if self._maximize else self.best <= value
+
+    def _one(self, study: AskTell, asked: Suggestion) -> None:
+        config = build(TrialConfig, asked.config)
+        if self._goal is None:
+            patient = config.train.model_copy(update={"patience": config.train.epochs})
+            config = config.model_copy(update={"train": patient})
+        trial = _Trial(f"trial-{asked.number}")
+        self._scheduler.on_trial_add(None, trial)
+        ending: Ending = "completed"
+        own: float | None = None
+        better = max if self._maximize else min
+
+        def watch(row: dict[str, float]) -> bool:
+            nonlocal own, ending
+            self.epochs += 1
+            value, epoch = row[self._select], int(row["epoch"])
+            own = value if own is None else better(own, value)
+            self.best = own if self.best is None else better(own, self.best)
+            study.report(asked.number, epoch, row)
+            if self.reached:
+                return False
+            result = {"epoch": epoch, "value": own}
+            if epoch >= config.train.epochs:  # as in a sweep: it has nothing left to do
+                return True
+            if self._scheduler.on_trial_result(None, trial, result) == STOP:
+                ending = "pruned"
+                return False
+            return True
+
+        began, before = time.perf_counter(), self.epochs
+        reason = self._trainer.follow(config, watch)
+        study.conclude(asked.number, "infeasible" if reason else ending, reason=reason)
+        self.trials += 1
+        told = "infeasible" if own is None else f"{own:.4f}"
+        seconds = time.perf_counter() - began
+        label = config.model.label()
+        print(
+            f"    {self.trials:>3} {label:<48} {told} in {self.epochs - before} epochs"
+            f" ({seconds:.1f} s)",
+            flush=True,
+        )
 
 
-def reached(values: list[float], goal: float) -> int | None:
-    """How many trials it took to reach a value."""
-    return next((n for n, value in enumerate(values, 1) if value >= goal), None)
+@dataclass(frozen=True)
+class _Trial:
+    """What a scheduler wants to know of a trial."""
+
+    trial_id: str
+    config: dict[str, str] = dataclasses.field(default_factory=lambda: {"phase": "search"})
 
 
-def table(found: dict[tuple[str, int], list[float]], seeds: list[int], trials: int) -> None:
-    """Print the best values and how early they were found."""
-    parts = [trials // 2, trials]
-    heads = [f"{sampler} {part}" for part in parts for sampler in SAMPLERS]
-    print("\nseed    " + "".join(f"{head:>12}" for head in heads) + "   TPE at random's best")
-    columns: dict[str, list[float]] = {head: [] for head in heads}
-    when = []
-    for seed in seeds:
-        row = []
-        for part in parts:
-            for sampler in SAMPLERS:
-                best = max(found[sampler, seed][:part])
-                columns[f"{sampler} {part}"].append(best)
-                row.append(f"{best:>12.4f}")
-        at = reached(found["tpe", seed], max(found["random", seed]))
-        when.append(at or trials + 1)
-        after = f"after {at} trials" if at else "not reached"
-        print(f"{seed:<8}" + "".join(row) + f"   {after}")
-    medians = "".join(f"{statistics.median(columns[head]):>12.4f}" for head in heads)
-    print(f"median  {medians}   after {statistics.median(when):g} of {trials} trials")
+def changed(space: Space, method: str) -> Space:
+    """The space, searched by a method and from nothing."""
+    sampler, _, scheduler = method.partition("+")
+    search = space.config.search
+    update: dict[str, Any] = {"start_with": [], "start_from": []}
+    if sampler != search.sampler.name:
+        update["sampler"] = SamplerConfig.model_validate({"name": sampler})
+    if scheduler != search.scheduler.name:
+        update["scheduler"] = SchedulerConfig.model_validate({"name": scheduler or "none"})
+    config = space.config.model_copy(update={"search": search.model_copy(update=update)})
+    return dataclasses.replace(space, config=config)
+
+
+def seeded(space: Space, seed: int) -> Space:
+    """The space on another seed: of its proposals and of its trainings."""
+    return dataclasses.replace(space, config=space.config.model_copy(update={"seed": seed}))
+
+
+def open_trainer(space: Space, cache: Path) -> Trainer:
+    """The data, and what the trials read of it, made once."""
+    prepared = prepare(space.dataset, say=lambda text: None)
+    corpus = shared_corpus(prepared.tables)
+    marker = cache / "checked.json"
+    if not marker.exists():  # the corners are built once, so that no search makes what it reads
+        problems = check_space(space, corpus, prepared.tables, home())
+        if problems:
+            raise SystemExit("\n".join(map(str, problems)))
+        write_json(marker, {"space": str(space.document.path)})
+    return Trainer(prepared, corpus, cache)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--space", default="search_spaces/all.yaml")
-    for name, value in {"trials": 40, "epochs": 2, "seeds": 5, "processes": 2}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--space", type=Path, default=Path("search_spaces/all.yaml"))
+    parser.add_argument("--trials", type=int, default=60, help="of random search")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", default=["tpe+asha"])
+    parser.add_argument("--cache", type=Path, default=None, help="folder of what was trained")
     given = parser.parse_args()
-    prepare_once(given.space)
-    seeds = list(range(1, given.seeds + 1))
-    tasks = [(s, seed, given.space, given.trials, given.epochs) for seed in seeds for s in SAMPLERS]
-    found: dict[tuple[str, int], list[float]] = {}
-    with multiprocessing.get_context("spawn").Pool(given.processes, maxtasksperchild=1) as pool:
-        for sampler, seed, values in pool.imap_unordered(search, tasks):
-            found[sampler, seed] = values
-    table(found, seeds, given.trials)
+    torch.set_num_threads(1)
+    space = read_space(given.space)
+    trainer = open_trainer(space, given.cache or home() / "benchmarks" / "samplers")
+    shares: dict[str, list[float]] = {method: [] for method in given.methods}
+    lines = []
+    for seed in range(1, given.seeds + 1):
+        print(f"seed {seed}: random", flush=True)
+        base = Search(seeded(space, seed), "random", trainer, None)
+        base.run(given.trials, float("inf"))
+        for method in given.methods:
+            print(f"seed {seed}: {method}", flush=True)
+            other = Search(seeded(space, seed), method, trainer, base.best)
+            other.run(base.epochs, base.epochs)
+            share = other.epochs / base.epochs if other.reached else 1.0
+            shares[method].append(share)
+            lines.append(
+                f"{seed:<5} {base.best:>11.4f} {base.epochs:>13} {method:<14} {other.best:>7.4f}"
+                f" {other.trials:>7} {other.epochs:>7} {share:>6.2f}"
+            )
+            print(lines[-1], flush=True)
+    print("\nseed  random best  random epochs method            best  trials  epochs  share")
+    print("\n".join(lines))
+    for method, found in shares.items():
+        print(f"median share of {method}: {statistics.median(found):.2f}")
 
 
 if __name__ == "__main__":
