@@ -290,6 +290,12 @@ class SearchConfig(Strict):
     start_from: list[str] = Field(
         default_factory=list, description="presets to try first, after `start_with`"
     )
+    reuse: bool = Field(
+        True, description="take results of equal trainings from the zoo instead of training again"
+    )
+    warm_start: bool = Field(
+        False, description="let the sampler know what earlier sweeps found before it begins"
+    )
 
     @property
     def trial_limit(self) -> int | None:

@@ -14,6 +14,8 @@ from legoray.search.display import NAMES, settings
 from legoray.search.finals import Summary, ranked, summaries, winner
 from legoray.search.phases import Goal
 from legoray.search.sweep import ENDED, Sweep, data_title
+from legoray.search.verdicts import print_comparison
+from legoray.zoo.comparison import read_comparison
 from legoray.zoo.slicetable import GROUPS, slices_in, totals
 
 WHY = {
@@ -52,6 +54,9 @@ def closing(
         _print_paper(console, sweep)
     elif sweep.of("final", "baseline"):
         _print_test(console, sweep, goal)
+    compared = read_comparison(sweep.folder)
+    if compared is not None and sweep.info.state == "finished":
+        print_comparison(console, compared)
     if sweep.info.state != "finished":
         say(f"to go on: {again}")
     if best is not None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from legoray.config import FinalConfig
-from legoray.records import TrialRecord, digest
+from legoray.records import TrialRecord
 from legoray.search.sweep import Sweep, trial_key
+from legoray.zoo.fields import config_key
 
 if TYPE_CHECKING:
     from legoray.search.space import Space
@@ -92,21 +93,20 @@ class Summary:
 
 def summaries(sweep: Sweep, select: str) -> list[Summary]:
     """Mean and standard deviation over the seeds of each configuration that was tested."""
-    return [_summary(name, records, select) for name, records in _groups(sweep).items()]
+    return [_summary(name, records, select) for name, records in final_groups(sweep).items()]
 
 
-def _groups(sweep: Sweep) -> dict[str, list[TrialRecord]]:
+def final_groups(sweep: Sweep) -> dict[str, list[TrialRecord]]:
     """Completed final trainings by their configuration without its seed, and the texts read."""
     groups: dict[str, list[TrialRecord]] = {}
     for record in sweep.of("final"):
         if record.status == "completed":
-            bare = {k: v for k, v in record.config.items() if k != "seed"}
-            read = {"reads": record.reads} if record.reads else {}
-            groups.setdefault(digest(bare | read), []).append(record)
+            groups.setdefault(config_key(record), []).append(record)
     return groups
 
 
-def _valid(records: list[TrialRecord], select: str) -> float:
+def valid_of(records: list[TrialRecord], select: str) -> float:
+    """The mean of a configuration's best validation values over its seeds."""
     return statistics.fmean(r.best.get(select, math.nan) for r in records)
 
 
@@ -120,7 +120,7 @@ def _summary(name: str, records: list[TrialRecord], select: str) -> Summary:
         seeds=len(records),
         mean={m: statistics.fmean(values) for m, values in columns.items()},
         std={m: _spread(values) for m, values in columns.items()},
-        valid=_valid(records, select),
+        valid=valid_of(records, select),
     )
 
 
@@ -135,8 +135,8 @@ def winner(sweep: Sweep, select: str, mode: str) -> TrialRecord | None:
     it the best seed; without final trainings, the best trial of the search.
     """
     sign = -1.0 if mode == "max" else 1.0
-    groups = _groups(sweep)
-    scored = [(_valid(records, select), records) for records in groups.values()]
+    groups = final_groups(sweep)
+    scored = [(valid_of(records, select), records) for records in groups.values()]
     scored = [(value, records) for value, records in scored if math.isfinite(value)]
     if not scored:
         return next(iter(ranked(sweep.of("search"), select, mode)), None)

@@ -116,6 +116,7 @@ class Search:
         if halt is not None and halt.reason:
             return self._stopped(halt)
         self._run_baselines()
+        self._compare()
         done = any(r.status in ("completed", "pruned") for r in self.sweep.of("search"))
         self.sweep.set_state("finished", ended=self._ended())
         self.sweep.tidy()
@@ -240,6 +241,7 @@ class Search:
             known = self.sweep.find(key, "baseline")
             if known is None or known.status not in ENDED:
                 self._baseline(name, key)
+            self._keep_groups(name, key)
 
     def _baseline(self, name: str, key: str) -> None:
         import time
@@ -263,6 +265,27 @@ class Search:
             ended=time.time(),
         )
         self.recorder.push(record)
+
+    def _keep_groups(self, name: str, key: str) -> None:
+        """Keep a baseline's values of each group of the test, beside the models'."""
+        from legoray.train.baselines import baseline_groups
+        from legoray.train.groupvalues import FILE, write_values
+
+        folder, config = self.sweep.model_folder(key), self.space.config
+        if (folder / FILE).exists() or not self.goal.test:
+            return
+        values = baseline_groups(name, self.corpus, "test", config.evaluate, config.seed)
+        if values is not None:
+            write_values(folder, values)
+
+    def _compare(self) -> None:
+        """Say what of the final models is better than what, in the sweep's folder."""
+        from legoray.search.comparing import compare_finals
+        from legoray.zoo.comparison import write_comparison
+
+        comparison = compare_finals(self.sweep, self.goal)
+        if comparison is not None:
+            write_comparison(self.sweep.folder, comparison)
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -33,7 +33,7 @@ from legoray.records import (
 from legoray.search.lock import SweepLock
 from legoray.yamlfile import Document, dotted, parse_yaml
 
-MAY_DIFFER = ("search.trials", "search.epochs", "search.hours", "final")
+MAY_DIFFER = ("search.trials", "search.epochs", "search.hours", "search.reuse", "final")
 ENDED = ("completed", "pruned", "infeasible", "failed")
 
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from legoray.config import EvaluateConfig
 from legoray.data.corpus import Corpus
 from legoray.errors import InputError, unknown
-from legoray.train.evaluate import measure, measure_ranks, split_of
-from legoray.train.ranking import Scores, rank_impressions
+from legoray.train.evaluate import group_values_of, measure, measure_ranks, split_of
+from legoray.train.groupvalues import GroupValues
+from legoray.train.ranking import Ranks, Scores, rank_impressions
 from legoray.train.scoring import Worker
 
 BASELINES = ("random", "popularity")
@@ -36,18 +37,42 @@ def baseline_metrics(
     Raises:
         InputError: there is no such baseline or split, or nothing can be measured on it.
     """
-    metrics = [metric for metric in evaluate_config.metrics if metric != "logloss"]
-    if not metrics:
+    config = _without_logloss(evaluate_config)
+    if config is None:
         return {}
-    config = evaluate_config.model_copy(update={"metrics": metrics})
+    scored = _scored(name, corpus, split, seed)
+    if isinstance(scored, Ranks):
+        return measure_ranks(scored, split, corpus, config, slices=slices)
+    return measure(scored, split, corpus, config, slices=slices)
+
+
+def baseline_groups(
+    name: str, corpus: Corpus, split: str, evaluate_config: EvaluateConfig, seed: int
+) -> GroupValues | None:
+    """A baseline's metrics of each group; None where there is nothing to measure.
+
+    Raises:
+        InputError: as `baseline_metrics`.
+    """
+    config = _without_logloss(evaluate_config)
+    if config is None:
+        return None
+    return group_values_of(_scored(name, corpus, split, seed), split, corpus, config)
+
+
+def _without_logloss(config: EvaluateConfig) -> EvaluateConfig | None:
+    """The same without what baselines are not measured by; None if nothing is left."""
+    metrics = [metric for metric in config.metrics if metric != "logloss"]
+    return config.model_copy(update={"metrics": metrics}) if metrics else None
+
+
+def _scored(name: str, corpus: Corpus, split: str, seed: int) -> NDArray[np.float64] | Ranks:
+    """A baseline's scores, or the ranks of clicks."""
     rows = split_of(corpus, split)
     if not rows.full_ranking:
-        scores = baseline_scores(name, corpus, split, seed)
-        return measure(scores, split, corpus, config, slices=slices)
+        return baseline_scores(name, corpus, split, seed)
     everyone = np.arange(len(rows))
-    scores_of_all = _scores_of_all(name, corpus, seed)
-    ranks = rank_impressions(scores_of_all, rows, corpus, everyone, Worker())
-    return measure_ranks(ranks, split, corpus, config, slices=slices)
+    return rank_impressions(_scores_of_all(name, corpus, seed), rows, corpus, everyone, Worker())
 
 
 def baseline_scores(name: str, corpus: Corpus, split: str, seed: int) -> NDArray[np.float64]:

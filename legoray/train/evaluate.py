@@ -13,6 +13,7 @@ from legoray.data.corpus import Corpus, Split
 from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.model.inputs import Inputs
 from legoray.model.recommender import Recommender
+from legoray.train.groupvalues import GroupValues, values_of
 from legoray.train.metrics import POOLED, Pooled, TieBlocks, measured, tie_blocks
 from legoray.train.ranking import Ranks, rank_split, ranked_blocks, ranking_problems
 from legoray.train.scoring import Float, Int, Worker, score_split
@@ -50,15 +51,67 @@ def evaluate(
             metric is not defined for it.
         InfeasibleError: a score is NaN.
     """
-    rows, alone = split_of(corpus, split), worker or Worker()
+    scored = _scored(recommender, inputs, split, corpus, config, max_history, worker or Worker())
+    if isinstance(scored, Ranks):
+        return measure_ranks(scored, split, corpus, config, slices=slices), scored.score
+    return measure(scored, split, corpus, config, slices=slices), scored
+
+
+def evaluate_groups(
+    recommender: Recommender,
+    inputs: Inputs,
+    split: str,
+    corpus: Corpus,
+    *,
+    config: EvaluateConfig,
+    max_history: int,
+    worker: Worker | None = None,
+) -> tuple[dict[str, float], GroupValues | None]:
+    """As `evaluate` with slices, and beside the metrics those of each group by itself.
+
+    The split is scored once; there are no values where it has no labels.
+
+    Raises:
+        InputError, InfeasibleError: as `evaluate`.
+    """
+    scored = _scored(recommender, inputs, split, corpus, config, max_history, worker or Worker())
+    if isinstance(scored, Ranks):
+        metrics = measure_ranks(scored, split, corpus, config, slices=True)
+    else:
+        metrics = measure(scored, split, corpus, config, slices=True)
+    return metrics, group_values_of(scored, split, corpus, config)
+
+
+def group_values_of(
+    scored: Float | Ranks, split: str, corpus: Corpus, config: EvaluateConfig
+) -> GroupValues | None:
+    """The metrics of each group, of a split's raw scores or ranks; None without labels."""
+    rows, kind = split_of(corpus, split), config.group or corpus.group
+    if not rows.labeled:
+        return None
+    if isinstance(scored, Ranks):
+        blocks = ranked_blocks(scored, rows)
+    else:
+        blocks = tie_blocks(scored, rows.label, groups_of(rows, kind))
+    return values_of(blocks, rows, split, corpus, kind, config.metrics)
+
+
+def _scored(
+    recommender: Recommender,
+    inputs: Inputs,
+    split: str,
+    corpus: Corpus,
+    config: EvaluateConfig,
+    max_history: int,
+    worker: Worker,
+) -> Float | Ranks:
+    """The raw scores of a split, or the ranks of its clicks."""
+    rows = split_of(corpus, split)
     problems = evaluation_problems(config, corpus, [split])
     if problems:
         raise InputError(*problems)
-    if rows.full_ranking:
-        ranks = rank_split(recommender, inputs, rows, corpus, max_history=max_history, worker=alone)
-        return measure_ranks(ranks, split, corpus, config, slices=slices), ranks.score
-    scores = score_split(recommender, inputs, rows, corpus, max_history=max_history, worker=alone)
-    return measure(scores, split, corpus, config, slices=slices), scores
+    score = rank_split if rows.full_ranking else score_split
+    return score(recommender, inputs, rows, corpus, max_history=max_history, worker=worker)
 
 
 def evaluation_problems(

@@ -32,7 +32,13 @@ from legoray.train.checkpoint import (
     write_checkpoint,
 )
 from legoray.train.costs import latency_ms
-from legoray.train.evaluate import evaluate, evaluation_problems, group_counts
+from legoray.train.evaluate import (
+    evaluate,
+    evaluate_groups,
+    evaluation_problems,
+    group_counts,
+)
+from legoray.train.groupvalues import write_values
 from legoray.train.job import Job, Outcome, Report, Runtime, Stopped
 from legoray.train.losses import check_train
 from legoray.train.memory import PeakMemory
@@ -222,9 +228,7 @@ class Training:
         )
         return row, improved
 
-    def _evaluate(
-        self, recommender: Recommender, split: str, *, slices: bool = False
-    ) -> dict[str, float]:
+    def _evaluate(self, recommender: Recommender, split: str) -> dict[str, float]:
         metrics, _ = evaluate(
             recommender,
             self._model.inputs,
@@ -233,7 +237,6 @@ class Training:
             config=self._config.evaluate,
             max_history=self._config.train.max_history,
             worker=self._worker,
-            slices=slices,
         )
         return metrics
 
@@ -316,9 +319,24 @@ class Training:
     # --- the end
 
     def _test(self) -> dict[str, float]:
-        """The test split's metrics of the best epoch, those of slices among them."""
+        """The test split's metrics of the best epoch, those of slices among them.
+
+        What each group has by itself is kept with the model, so that comparing takes no second
+        look at the test.
+        """
         best = load_model(self._folder / "best").recommender.to(self._runtime.device)
-        return self._evaluate(best, "test", slices=True)
+        metrics, values = evaluate_groups(
+            best,
+            self._model.inputs,
+            "test",
+            self._runtime.corpus,
+            config=self._config.evaluate,
+            max_history=self._config.train.max_history,
+            worker=self._worker,
+        )
+        if values is not None and self._runtime.rank == 0:
+            write_values(self._folder / "best", values)
+        return metrics
 
     def _own_costs(self, sizes: Sizes) -> dict[str, float]:
         """What the newest epoch adds to the costs."""

@@ -1,0 +1,203 @@
+"""Compares a sweep's final models and baselines pairwise, by what their tests left behind."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from legoray.records import TrialRecord
+from legoray.search.finals import final_groups, valid_of
+from legoray.search.phases import Goal
+from legoray.search.sweep import Sweep
+from legoray.train.groupvalues import GroupValues, read_values
+from legoray.zoo.bootstrap import (
+    ALPHA,
+    LEVEL,
+    RESAMPLES,
+    Gap,
+    Replicates,
+    holm,
+    resample,
+    tie_letters,
+)
+from legoray.zoo.comparison import Compared, Comparison, Difference, Pair, Verdict
+from legoray.zoo.fields import config_key
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What is compared: a configuration's trainings with their values, or a baseline's."""
+
+    key: str
+    label: str
+    phase: Literal["final", "baseline"]
+    records: list[TrialRecord]
+    values: list[GroupValues]
+
+
+def compare_finals(sweep: Sweep, goal: Goal, *, resamples: int = RESAMPLES) -> Comparison | None:
+    """Compare all final models and baselines pairwise; None where nothing was tested.
+
+    Nothing is measured: the values of groups that each test kept are read.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    rivals, missing = _rivals(sweep, goal)
+    if not rivals:
+        return None
+    alike = [one for one in rivals if all(v.matches(rivals[0].values[0]) for v in one.values)]
+    notes = [_left_out([r.label for r in rivals if r not in alike], "was tested on other groups")]
+    notes.append(_left_out(missing, "was tested before values of groups were kept"))
+    shared = set.intersection(*(set(v.metrics) for one in alike for v in one.values))
+    if goal.select not in shared:
+        notes.append(f"{goal.select} is of all rows together: differences in it are not tested")
+    first = alike[0].values[0]
+    labels = _labels(alike)
+    pairs = _pairs(alike, labels, sorted(shared), sweep.info.seed, goal, resamples)
+    differ = [(_place(alike, p.a), _place(alike, p.b)) for p in pairs if p.verdict != "tie"]
+    letters = tie_letters(len(alike), differ) if pairs else [""] * len(alike)
+    finals = [one.key for one in alike if one.phase == "final"]
+    comparison = Comparison(
+        sweep=sweep.info.id,
+        metric=goal.select,
+        mode="min" if goal.mode == "min" else "max",
+        group="user" if first.origin.kind == "user" else "impression",
+        groups=len(first.group),
+        users=len(np.unique(first.user)),
+        level=LEVEL,
+        resamples=resamples,
+        bootstrap_seed=sweep.info.seed,
+        compared=[_compared(*row) for row in zip(alike, labels, letters, strict=True)],
+        pairs=pairs,
+        winner=finals[0] if finals else None,
+        second=finals[1] if len(finals) > 1 else None,
+        note="; ".join(note for note in notes if note),
+    )
+    if len(finals) < 2:
+        return comparison
+    found = comparison.pair(finals[0], finals[1])
+    return comparison.model_copy(update={"against_second": found.verdict if found else None})
+
+
+def _place(rivals: Sequence[Rival], key: str) -> int:
+    return next(i for i, one in enumerate(rivals) if one.key == key)
+
+
+def _rivals(sweep: Sweep, goal: Goal) -> tuple[list[Rival], list[str]]:
+    """What was tested, the best on validation first, and what of it kept no values."""
+    groups = final_groups(sweep)
+    sign = -1.0 if goal.mode == "max" else 1.0
+    order = sorted(groups, key=lambda key: sign * valid_of(groups[key], goal.select))
+    found, missing = [], []
+    for key in order:
+        kept = [read_values(sweep.model_folder(r.key) / "best") for r in groups[key]]
+        values = [one for one in kept if one is not None]
+        if len(values) < len(kept):
+            missing.append(groups[key][0].label)
+        else:
+            found.append(Rival(key, groups[key][0].label, "final", groups[key], values))
+    for record in sweep.of("baseline"):
+        own = read_values(sweep.model_folder(record.key))
+        if record.status == "completed" and own is not None:
+            found.append(Rival(config_key(record), record.label, "baseline", [record], [own]))
+    return found, missing
+
+
+def _left_out(labels: Sequence[str], why: str) -> str:
+    return f"{', '.join(labels)} {why}" if labels else ""
+
+
+def _labels(rivals: Sequence[Rival]) -> list[str]:
+    """Labels that tell the rivals apart: those that repeat with what was chosen differently."""
+    from legoray.zoo.board import settings_text
+
+    told = []
+    for one in rivals:
+        alike = [r.records[0].params for r in rivals if r.label == one.label]
+        mine = one.records[0].params
+        own = {k: v for k, v in mine.items() if any(other.get(k) != v for other in alike)}
+        told.append(f"{one.label} {settings_text(own)}" if own else one.label)
+    return told
+
+
+def _pairs(
+    rivals: Sequence[Rival],
+    labels: Sequence[str],
+    metrics: Sequence[str],
+    seed: int,
+    goal: Goal,
+    resamples: int,
+) -> list[Pair]:
+    """All pairs of rivals; the metrics share their resamples."""
+    if goal.select not in metrics or len(rivals) < 2:
+        return []
+    models = [
+        np.stack([values.metrics[metric] for values in one.values])
+        for metric in metrics
+        for one in rivals
+    ]
+    drawn = resample(models, rivals[0].values[0].user, seed=seed, resamples=resamples)
+    places = list(combinations(range(len(rivals)), 2))
+    gaps = {
+        metric: [_gap(drawn, number * len(rivals), pair) for pair in places]
+        for number, metric in enumerate(metrics)
+    }
+    tested = gaps[goal.select]
+    corrected = holm([gap.p for gap in tested])
+    found = []
+    for index, (a, b) in enumerate(places):
+        others = {m: difference_of(gaps[m][index]) for m in metrics if m != goal.select}
+        found.append(
+            Pair(
+                a=rivals[a].key,
+                b=rivals[b].key,
+                label_a=labels[a],
+                label_b=labels[b],
+                **difference_of(tested[index]).model_dump(),
+                p=tested[index].p,
+                p_holm=corrected[index],
+                verdict=verdict_of(tested[index].difference, corrected[index], goal.mode),
+                others=others,
+            )
+        )
+    return found
+
+
+def _gap(drawn: Replicates, start: int, pair: tuple[int, int]) -> Gap:
+    return drawn.gap(start + pair[0], start + pair[1])
+
+
+def difference_of(gap: Gap) -> Difference:
+    """A gap as it is recorded."""
+    return Difference(difference=gap.difference, low=gap.low, high=gap.high)
+
+
+def verdict_of(difference: float, p: float, mode: str) -> Verdict:
+    """What the first is than the second."""
+    if p >= ALPHA:
+        return "tie"
+    return "better" if (difference > 0) == (mode == "max") else "worse"
+
+
+def _compared(one: Rival, label: str, letters: str) -> Compared:
+    metrics = set.intersection(*(set(values.metrics) for values in one.values))
+    return Compared(
+        key=one.key,
+        label=label,
+        phase=one.phase,
+        seeds=[int(r.config["seed"]) for r in one.records if "seed" in r.config],
+        trials=[r.number for r in one.records],
+        mean={
+            metric: statistics.fmean(
+                float(np.mean(v.metrics[metric], dtype=np.float64)) for v in one.values
+            )
+            for metric in sorted(metrics)
+        },
+        letters=letters,
+    )
