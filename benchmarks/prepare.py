@@ -150,7 +150,8 @@ def in_a_process(act: str, *arguments: Path, ray: str = "never") -> dict[str, An
 
 def line(name: str, found: dict[str, Any], base: dict[str, Any]) -> None:
     """Print one row of the table."""
-    ratios = "".join(f"{found[key] / base[key]:>9.2f}" for key in ("rows", "seconds", "memory"))
+    keys = ("rows", "seconds", "cpu", "memory")
+    ratios = "".join(f"{found[key] / base[key]:>9.2f}" for key in keys)
     rate = found["rows"] / found["seconds"]
     print(
         f"{name:<22}{found['rows']:>12,}{found['seconds']:>9.1f}{found['cpu']:>9.1f}{rate:>13,.0f}"
@@ -161,7 +162,7 @@ def line(name: str, found: dict[str, Any], base: dict[str, Any]) -> None:
 
 def head(what: str) -> None:
     columns = f"{'rows':>12}{'seconds':>9}{'cpu':>9}{'rows/s':>13}{'MB':>8} "
-    print(f"\n{what:<22}{columns}{'rows x':>9}{'time x':>9}{'memory x':>9}")
+    print(f"\n{what:<22}{columns}{'rows x':>9}{'time x':>9}{'cpu x':>9}{'memory x':>9}")
 
 
 def mind(folder: Path, scales: list[float]) -> None:

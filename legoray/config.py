@@ -107,6 +107,7 @@ class DatasetConfig(Strict):
     published: dict[str, Count] = Field(
         default_factory=dict, description="counts that the owners publish: items, events, users"
     )
+    size: str = Field("", description="of what is downloaded, as its owners or its files tell it")
     get: str = Field("", description="what to do to get the files; shown when they are missing")
     path: str = Field(description="folder of the raw files; $VARIABLES allowed; relative to here")
     processor: str

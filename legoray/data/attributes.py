@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from legoray.config import WrittenSource
 from legoray.data.badrows import BadRows, Policy
+from legoray.data.evidence import contradicts
 from legoray.data.fingerprint import hash_columns, sha256_file
 from legoray.data.load import missing_texts
 from legoray.data.processors.keyed import read_keyed
@@ -46,6 +47,7 @@ class Source:
     files: tuple[Path, ...]  # all that decides the texts
     base: Path  # folder that the manifest names the files relative to
     made: Literal["attached", "generated"]
+    wanted: bool = True  # else it is left out, with a word, where it is not as it must be
 
     @property
     def names(self) -> list[str]:
@@ -68,8 +70,16 @@ class Texts:
     provenance: Provenance
 
 
-def generated(folder: Path, asked: WrittenSource | None, where: str = "") -> Source:
+def generated(
+    folder: Path, asked: WrittenSource | None, where: str = "", *, wanted: bool = True
+) -> Source:
     """The source of an attribute that `legoray augment` wrote.
+
+    Args:
+        folder: where it is kept.
+        asked: what the YAML says of it.
+        where: the line of the YAML.
+        wanted: whether anything names it.
 
     Raises:
         InputError: what is known of it is missing or damaged.
@@ -78,7 +88,12 @@ def generated(folder: Path, asked: WrittenSource | None, where: str = "") -> Sou
     missing = asked.missing if asked else "fail"
     asked = WrittenSource(name=meta.attribute, of=meta.of, missing=missing)
     files = (folder / "meta.json", *part_files(folder))
-    return Source(asked, where or str(folder), files, folder, "generated")
+    return Source(asked, where or str(folder), files, folder, "generated", wanted)
+
+
+def left_out(name: str, error: InputError) -> str:
+    """One line on a written attribute that nothing names and that is not as it must be."""
+    return f"attribute '{name}' is left out, as nothing reads it now: {error.problems[0]}"
 
 
 def check_sources(sources: Sequence[Source], raw: Sequence[str]) -> None:
@@ -173,7 +188,14 @@ def attach(
     for source in sources:
         kept = {n: manifest.written[n] for n in source.names if n in manifest.written}
         same = unchanged([source], manifest.model_copy(update={"written": kept}))
-        found |= same or _attached(source, keys[source.asked.of], tables, policy, say)
+        try:
+            if not same:
+                _check_of_these(source, tables, manifest)
+            found |= same or _attached(source, keys[source.asked.of], tables, policy, say)
+        except InputError as error:
+            if source.wanted:
+                raise
+            say(left_out(source.names[0], error))
     _tidy(tables, found)
     return found
 
@@ -184,6 +206,24 @@ def _tidy(tables: Path, found: dict[str, WrittenTable]) -> None:
     for folder in (tables / "attributes").glob("*"):
         if folder.name not in used and time.time() - folder.stat().st_mtime > LEFT:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_of_these(source: Source, tables: Path, manifest: Manifest) -> None:
+    """Refuse texts that were written for another data set of this name.
+
+    Raises:
+        InputError: they were.
+    """
+    if source.made == "attached":
+        return
+    if contradicts(read_meta(source.base).evidence, tables, manifest):
+        raise InputError(of_other_data(source.where, source.base))
+
+
+def of_other_data(where: str, folder: Path) -> Problem:
+    """What is told of texts that were written for another data set of the same name."""
+    message = f"'{folder.name}' was written for other data of the name '{folder.parent.name}'"
+    return Problem(where, message, f"give one of the two another `name`, or remove {folder}")
 
 
 def _attached(
@@ -224,7 +264,8 @@ def _aligned(
         message = f"none of its {len(known):,} keys is one of the {source.asked.of}'"
         hint = "is the right column named as `key`?"
         if source.made == "generated":
-            hint = f"it was written for other data of this name: remove {source.base}"
+            hint = of_other_data("", source.base).hint
+            message += ": it was written for other data of this name"
         raise InputError(Problem(source.where, message, hint))
     texts = given.texts.take(pc.index_in(own, value_set=given.keys))
     texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)

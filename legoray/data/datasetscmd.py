@@ -16,6 +16,7 @@ from legoray.config import DatasetConfig, expand, home, read_dataset
 from legoray.errors import InputError, Problem, unknown
 
 FOLDER = Path("datasets")
+HASHES = "????????-????????"  # where two data sets have one name
 HEADS = ("name", "processor", "published", "licence", "here")
 
 
@@ -96,6 +97,7 @@ def print_dataset(name: str, say: Callable[[str], None]) -> None:
         "url": config.url,
         "processor": config.processor,
         "published": counts_text(config.published),
+        "size": config.size,
         "path": config.path,
         "here": _here(config, file),
         "to get it": config.get,
@@ -112,8 +114,8 @@ def markdown_lines() -> Iterator[str]:
     Raises:
         InputError: as `listed`, or a file is not well formed.
     """
-    yield "| data set | what | processor | published | licence | from |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| data set | what | processor | published | size | licence | from |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for one in listed():
         if one.config is None:
             raise InputError(one.problem)
@@ -121,7 +123,7 @@ def markdown_lines() -> Iterator[str]:
         link = f"[page]({known.url})" if known.url else "in the repository"
         counts = counts_text(known.published)
         name, processor = f"`{known.name}`", f"`{known.processor}`"
-        cells = (name, known.title, processor, counts, known.licence, link)
+        cells = (name, known.title, processor, counts, known.size, known.licence, link)
         yield "| " + " | ".join(" ".join(cell.replace("|", r"\|").split()) for cell in cells) + " |"
 
 
@@ -145,7 +147,8 @@ def _row(config: DatasetConfig, file: Path) -> tuple[str, ...]:
 
 def _here(config: DatasetConfig, file: Path) -> str:
     """Whether tables or raw files are on this machine."""
-    if any((home() / "tables").glob(f"{config.name}-????????/manifest.json")):
+    tables = home() / "tables"
+    if any(any(tables.glob(f"{config.name}-{h}/manifest.json")) for h in ("?" * 8, HASHES)):
         return "prepared"
     try:
         raw = expand(config.path, file.parent, "path")

@@ -1,6 +1,7 @@
 """Raw files -> prepared tables, wholly or not at all.
 
     <home>/tables/<name>-<hash>/            the tables, moved into place when they are whole
+    <home>/tables/<name>-<hash>-<raw>/      those of another data set of the same name and options
     <home>/tables/.<name>-<hash>.partial/   the work of a preparation that was not finished
     <home>/tables/.<name>-<hash>.lock       held by the process that prepares
 
@@ -25,6 +26,7 @@ from legoray.data.attributes import (
     attach,
     check_sources,
     generated,
+    left_out,
     same_files,
     source_file,
     unchanged,
@@ -92,20 +94,22 @@ def prepare(dataset: Path, *, say: Say, coming: str = "") -> Prepared:
     Raises:
         InputError: the YAML, the raw files or the folder for the tables are not as they must be.
     """
-    plan = _plan(Path(dataset), coming)
+    plan = _plan(Path(dataset), coming, say)
     found = _existing(plan)
     if found and not _rests(plan.tables):
         return _ready(plan, found, fresh=False, say=say)
     try:
         plan.tables.parent.mkdir(parents=True, exist_ok=True)
         with _lock(plan, say):
-            found = _existing(plan)
-            _clear(plan.tables)
-            found = found or _renewed(plan, say)
-            manifest = found or _make(plan, say)
+            if _place(plan.config, plan.config_hash, plan.raw, plan.sources) == plan.tables:
+                found = _existing(plan)
+                _clear(plan.tables)
+                found = found or _renewed(plan, say)
+                manifest = found or _make(plan, say)
+                return _ready(plan, manifest, fresh=found is None, say=say)
     except OSError as error:
         raise InputError(_unusable(plan, error)) from error
-    return _ready(plan, manifest, fresh=found is None, say=say)
+    return prepare(dataset, say=say, coming=coming)  # meanwhile another one of this name was made
 
 
 def _ready(plan: _Plan, manifest: Manifest, *, fresh: bool, say: Say) -> Prepared:
@@ -124,7 +128,7 @@ def _unusable(plan: _Plan, error: OSError) -> Problem:
     return Problem(where, f"cannot be written: {reason}", "LEGORAY_HOME names the folder")
 
 
-def _plan(dataset: Path, coming: str) -> _Plan:
+def _plan(dataset: Path, coming: str, say: Say) -> _Plan:
     config, document = read_dataset(dataset)
     cls = processor_class(config.processor, document.where(("processor",)))
     options: Any = build(cls.Options, config.options, document, ("options",))
@@ -139,7 +143,7 @@ def _plan(dataset: Path, coming: str) -> _Plan:
         known = [*processor.attributes, *later]
         _check_text(config.text, known, document, coming)
     sources = processor.sources(raw) if raw.exists() else {}
-    written = _written(config, document, raw, coming) if raw.path.is_dir() else []
+    written = _written(config, document, raw, coming, say) if raw.path.is_dir() else []
     raw.check()
     check_sources(written, processor.attributes)
     content = {
@@ -151,14 +155,31 @@ def _plan(dataset: Path, coming: str) -> _Plan:
         "on_bad_row": config.on_bad_row,
     }
     config_hash = digest(content)
-    tables = home() / "tables" / f"{config.name}-{config_hash[:8]}"
+    tables = _place(config, config_hash, raw.path, sources)
     return _Plan(
         config, document, processor, raw.path, sources, config_hash, tables, written, coming
     )
 
 
+def _place(config: DatasetConfig, config_hash: str, raw: Path, sources: Sources) -> Path:
+    """Where the tables lie: a folder of their own where another data set of this name has its own.
+
+    Raw files that were moved or changed are no other data set; files elsewhere of which the tables
+    here are not, while those that they are of are still there, are one.
+    """
+    tables = home() / "tables" / f"{config.name}-{config_hash[:8]}"
+    try:
+        known = read_json(tables / "manifest.json", Manifest)
+    except InputError:
+        return tables  # there is none; or it is damaged, which is told later
+    if known.raw in ("", str(raw)) or not Path(known.raw).is_dir():
+        return tables
+    same = same_files(known.sources, list(sources.values()), raw)
+    return tables.with_name(f"{tables.name}-{digest(str(raw), 8)}") if same is None else tables
+
+
 def _written(
-    config: DatasetConfig, document: Document, raw: RawFolder, coming: str
+    config: DatasetConfig, document: Document, raw: RawFolder, coming: str, say: Say
 ) -> list[Source]:
     """The sources of all written attributes: those that the YAML attaches, then generated ones."""
     found, names, problems = [], list_written(home(), config.name), []
@@ -184,7 +205,15 @@ def _written(
         raise InputError(*problems)
     for name in names:
         one_asked, where = asked.get(name, (None, ""))
-        found.append(generated(written_folder(home(), config.name, name), one_asked, where))
+        named = one_asked is not None or name in config.text
+        wanted = named and name != coming  # who writes it looks at what is there
+        folder = written_folder(home(), config.name, name)
+        try:
+            found.append(generated(folder, one_asked, where, wanted=wanted))
+        except InputError as error:
+            if wanted:
+                raise
+            say(left_out(name, error))
     return found
 
 
@@ -283,6 +312,7 @@ def _described(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]
     changes: dict[str, Any] = {
         "title": config.title,
         "synthetic": config.synthetic,
+        "raw": str(plan.raw),
         "attributes": attributes,
         "user_attributes": of_users + [n for n, table in written.items() if table.of == "users"],
         "written": written,

@@ -106,6 +106,7 @@ class Manifest(Strict):
     title: str
     synthetic: bool
     processor: str
+    raw: str = ""  # folder of the raw files; empty in manifests of earlier versions
     config_hash: str  # of the processor's name and options, on_bad_row, the path's content aside
     fingerprint: str  # of the tables' content; written attributes have their own
     attributes: list[str]  # raw ones, then written ones

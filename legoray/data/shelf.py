@@ -25,7 +25,7 @@ from legoray.data.nodedisk import node_cache
 from legoray.data.tensorfile import UNFINISHED, read_header
 from legoray.errors import DamagedError, InputError, Problem, nearest
 
-_REMOVED = "-removed"  # how the names of folders end that are being removed
+REMOVED = "-removed"  # how the names of folders end that are being removed
 KINDS = ("states", "pooled", "codes")  # `pooled` is of older versions alone
 COPY = "copy"  # of hidden states, on this node
 STAMP = "used"  # its time is when the folder was last opened
@@ -79,8 +79,8 @@ def finish_removals(home: Path, say: Say = quietly) -> None:
         say: told what goes.
     """
     for _, place in _places(home):
-        for left in place.glob(f"{UNFINISHED}*{_REMOVED}"):
-            key = left.name.removeprefix(UNFINISHED).removesuffix(_REMOVED)
+        for left in place.glob(f"{UNFINISHED}*{REMOVED}"):
+            key = left.name.removeprefix(UNFINISHED).removesuffix(REMOVED)
             with locked(place / key, f"{key} is being removed; waiting for it", say):
                 if left.exists():
                     say(f"removing {left}, which a removal that was killed left")
@@ -127,7 +127,7 @@ def remove(chosen: Sequence[Stored], say: Say = quietly) -> None:
         InputError: one cannot be removed.
     """
     for one in chosen:
-        gone = one.folder.with_name(f"{UNFINISHED}{one.key}{_REMOVED}")
+        gone = one.folder.with_name(f"{UNFINISHED}{one.key}{REMOVED}")
         with locked(one.folder, f"{one.key} is being made; waiting until it is whole", say):
             if not one.folder.exists():
                 continue  # somebody else was first

@@ -4,7 +4,8 @@
     <home>/written/<data set>/<attribute>/parts/*.parquet  key, source, text, status
 
 `key` is an item's or user's key in the raw files, `source` a digest of all that decides the text
-(the filled-in prompt, the model, its settings), `status` one of `STATUSES`. Parts are written whole
+(the filled-in prompt, the model, its settings), `status` one of `STATUSES`: a `too_long` question
+was more than the model reads. Parts are written whole
 or not at all and never changed; where a key stands in several, the last one holds. `prepare` makes
 of them a table beside the items (`legoray.data.attributes`).
 """
@@ -27,7 +28,7 @@ from legoray.data.fingerprint import hash_columns
 from legoray.errors import DamagedError, InputError, Problem
 from legoray.records import SHARED, digest, read_json, write_json
 
-STATUSES = ("written", "refused", "empty")
+STATUSES = ("written", "refused", "empty", "too_long")
 COLUMNS = pa.schema([(name, pa.string()) for name in ("key", "source", "text", "status")])
 _META, _PARTS = "meta.json", "parts"
 
@@ -55,6 +56,8 @@ class WrittenMeta(Strict):
     made: Literal["generated", "attached"] = "generated"
     provenance: Provenance = Provenance()
     counts: dict[str, int] = Field(default_factory=dict)  # texts by status, cut, ...
+    # of which data: key -> attribute -> digest (`legoray.data.evidence`); empty in older ones
+    evidence: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
 def written_folder(home: Path, dataset: str, attribute: str) -> Path:

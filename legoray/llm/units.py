@@ -29,6 +29,7 @@ from legoray.data.recipes import (
     VectorRecipe,
     VectorSource,
 )
+from legoray.data.shelf import REMOVED
 from legoray.data.tensorfile import UNFINISHED
 from legoray.errors import DamagedError, InputError, Problem
 from legoray.llm.catalogue import Source, locate, tokenizer_checksum, weights_checksum
@@ -196,15 +197,18 @@ def open_unit(store: Path, unit: Unit) -> Path:
 
 
 def _make(folder: Path, meta: UnitMeta) -> None:
-    """A folder with its `meta.json`, in one step: whoever comes first makes it."""
+    """A folder with its `meta.json`, in one step: whoever comes first makes it.
+
+    What makers left that were killed in between goes as soon as one is through.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{folder.name}-", dir=folder.parent))
-        working.chmod(0o755)
-        write_json(working / META, meta)
         try:
+            working.chmod(0o755)
+            write_json(working / META, meta)
             os.rename(working, folder)
-        except OSError:
+        except (OSError, InputError):  # somebody else was first, and swept this one away
             shutil.rmtree(working, ignore_errors=True)
             if not folder.exists():
                 raise
@@ -212,6 +216,9 @@ def _make(folder: Path, meta: UnitMeta) -> None:
         hint = "free some space, or set LEGORAY_HOME to another disk"
         message = f"cannot be written: {error.strerror}"
         raise InputError(Problem(str(folder.parent), message, hint)) from None
+    for left in folder.parent.glob(f"{UNFINISHED}{folder.name}-*"):
+        if not left.name.endswith(REMOVED):  # whoever removes a unit needs it to the end
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def check_meta(folder: Path, meta: UnitMeta) -> None:

@@ -14,12 +14,20 @@ from raw_files import dataset, write
 from typer.testing import CliRunner
 
 from legoray.cli import app
+from legoray.data.evidence import evidence_of
 from legoray.data.fields import open_fields
 from legoray.data.load import load_items, load_users, read_manifest
 from legoray.data.prepare import prepare
 from legoray.data.tokenization import word_tokenizer
 from legoray.data.tokens import open_table, open_word_tokenizer
-from legoray.data.written import Provenance, WrittenMeta, write_meta, write_part, written_folder
+from legoray.data.written import (
+    Provenance,
+    WrittenMeta,
+    read_meta,
+    write_meta,
+    write_part,
+    written_folder,
+)
 from legoray.errors import InputError
 
 OPTIONS = {
@@ -143,7 +151,7 @@ def test_generated_texts_are_taken_in_and_refused_ones_are_missing(tmp_path, hom
     for part in (folder / "parts").iterdir():
         part.write_bytes(part.read_bytes()[:-3])
     with pytest.raises(InputError, match="is damaged") as caught:
-        made(tmp_path, text=["title"])
+        made(tmp_path, text=["title", "summary"])
     assert len(caught.value.problems) == 3
 
 
@@ -278,6 +286,45 @@ def test_a_damaged_attribute_is_named(tmp_path, home):
     file.write_bytes(file.read_bytes()[:-7])
     with pytest.raises(InputError, match=r"attributes.*damaged"):
         made(tmp_path, DESCRIBED)
+
+
+@pytest.mark.parametrize("damage", ["meta", "part", "keys"])
+def test_a_generated_attribute_that_nothing_names_is_left_out_where_it_is_damaged(
+    tmp_path, home, damage
+):
+    raw(tmp_path)
+    folder = generate(home, {"zz": "Not one of these"} if damage == "keys" else {"7": "One"})
+    if damage == "meta":
+        (folder / "meta.json").write_text("{")
+    elif damage == "part":
+        next(folder.glob("parts/*.parquet")).write_bytes(b"PAR1")
+    for _ in range(2):
+        said: list[str] = []
+        prepared = made(tmp_path, DESCRIBED, said=said)
+        assert list(prepared.manifest.written) == ["description"]
+        assert [line for line in said if line.startswith("attribute 'summary' is left out, as")]
+    for keys in ({"text": ["summary"]}, {"attributes": [{"name": "summary"}]}):
+        path = dataset(tmp_path, "own", options=OPTIONS, **keys)
+        with pytest.raises(InputError, match="summary"):
+            prepare(path, say=print)
+
+
+def test_texts_of_another_data_set_of_this_name_are_not_taken_in(tmp_path, home):
+    raw(tmp_path)
+    first = made(tmp_path)
+    folder = generate(home, {"7": "One", "b": "Two"})
+    meta = read_meta(folder).model_copy(
+        update={"evidence": evidence_of(first.tables, first.manifest)}
+    )
+    write_meta(folder, meta)
+    write(tmp_path / "raw/items.csv", "id,title\n7,Seven\nb,Bumblebees\nc,Sea\n")  # edited
+    assert list(made(tmp_path).manifest.written) == ["summary"]
+    write(tmp_path / "raw/items.csv", "id,title\n7,Bread\nb,Butter\nc,Salt\nd,Sea\n")
+    said: list[str] = []
+    assert not made(tmp_path, said=said).manifest.written
+    assert any("was written for other data of the name 'tiny'" in line for line in said)
+    with pytest.raises(InputError, match=r"attributes\[0\]: 'summary' was written for other data"):
+        made(tmp_path, {"name": "summary", "missing": "empty"})
 
 
 def test_an_older_manifest_has_no_written_attributes(tmp_path, home):

@@ -75,6 +75,7 @@ def test_each_yaml_of_the_repository_says_what_one_needs(file):
     if not config.synthetic:
         assert config.url.startswith(("https://", "http://"))
         assert config.citation
+        assert config.size
 
 
 def test_the_documentation_has_the_table_of_all_data_sets(monkeypatch):

@@ -75,6 +75,26 @@ def test_changed_files_are_prepared_again(tmp_path, raw):
     assert load_corpus(second.tables).fingerprint == second.manifest.fingerprint
 
 
+def test_two_data_sets_of_one_name_have_tables_of_their_own(tmp_path, raw):
+    first = prepared(tmp_path, "mind")
+    other = tmp_path / "elsewhere"
+    random_mind(other, 2)
+    second = prepared(tmp_path, "mind", path=str(other))
+    assert second.tables != first.tables
+    assert second.manifest.fingerprint != first.manifest.fingerprint
+    assert not prepared(tmp_path, "mind").fresh
+    assert not prepared(tmp_path, "mind", path=str(other)).fresh
+    assert load_corpus(first.tables).fingerprint == first.manifest.fingerprint
+    copy = tmp_path / "copy"
+    shutil.copytree(raw, copy)
+    third = prepared(tmp_path, "mind", path=str(copy))
+    assert (third.fresh, third.tables) == (False, first.tables)
+    shutil.rmtree(raw)
+    shutil.rmtree(copy)
+    moved = other.rename(tmp_path / "moved")
+    assert prepared(tmp_path, "mind", path=str(moved)).tables == first.tables
+
+
 def test_what_describes_tables_does_not_redo_them(tmp_path, raw):
     first = prepared(tmp_path, "mind")
     again = prepared(tmp_path, "mind", text=["title", "category"], group="user", max_history=9)

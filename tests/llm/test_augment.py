@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -107,10 +108,55 @@ def test_chat_templates(tmp_path):
     assert ids.count(tokenizer.eos_token_id) == 1, "an item cannot end the question"
 
 
-def test_a_question_that_is_too_long_names_its_key(tmp_path):
+def test_a_question_that_is_too_long_is_not_asked(tmp_path):
     model = LocalModel(write_writer(tmp_path, positions=32), "float32", Settings(8))
-    with pytest.raises(InputError, match=r"^N7: the question has .* tokens; .* more than the 32"):
-        model.answer([Question("N7", "", "rain " * 40)])
+    long, short = Question("N7", "", "rain " * 40), Question("N8", "", "rain")
+    answers = model.answer([short, long, short])
+    told = [answer.too_long for answer in answers]
+    assert told[::2] == ["", ""]
+    assert re.match(r"the question has .* tokens; with 8 new ones .* than the 32 that", told[1])
+    assert answers[::2] == model.answer([short, short])
+    assert [answer.text for answer in model.answer([long])] == [""]
+    no_room = LocalModel(str(tmp_path), "float32", Settings(32))
+    with pytest.raises(InputError, match=r"max_new_tokens: is 32, and .* reads 32 tokens"):
+        no_room.answer([short])
+
+
+def test_what_is_too_long_is_counted_and_the_rest_goes_on(dataset, home, tmp_path):
+    prompt = write_prompt(tmp_path)
+    writer = write_writer(tmp_path / "model", positions=44)
+    said = run(asked(dataset, prompt=prompt, model=writer))
+    meta = read_meta(written_folder(home, "mind_sample", "short"))
+    long = meta.counts["too_long"]
+    assert 0 < long < 24
+    assert sum(meta.counts[s] for s in meta.counts if s != "cut") == 24
+    assert f"{long} not asked: too long for the model" in said
+    assert re.search(r"N\d+  not asked: the question has \d+ tokens; .* more than the 44", said)
+    assert "counts as missing: name fewer attributes" in said
+    assert "24 known, 0 to write" in run(asked(dataset, prompt=prompt, model=writer))
+    counts = prepare(dataset, say=print).manifest.written["short"].counts
+    assert counts["too_long"] == long
+
+
+def test_another_data_set_of_the_same_name_is_not_added_to(dataset, home, tmp_path, writer):
+    """It has the same keys, and other items."""
+    prompt = write_prompt(tmp_path)
+    run(asked(dataset, prompt=prompt, model=writer, limit=4))
+    raw = tmp_path / "other"
+    shutil.copytree(ROOT / "datasets/mind_sample", raw)
+    for file in raw.rglob("news.tsv"):
+        lines = [line.split("\t") for line in file.read_text().splitlines()]
+        others = [[*row[:3], f"Another {row[0]}", "Not the same", *row[5:]] for row in lines]
+        file.write_text("".join("\t".join(row) + "\n" for row in others))
+    text = dataset.read_text().replace(f"{ROOT}/datasets/mind_sample", str(raw))
+    other = tmp_path / "other.yaml"
+    other.write_text(text)
+    with pytest.raises(InputError, match="'short' was written for other data of the name 'mind_s"):
+        run(asked(other, prompt=prompt, model=writer, limit=6))
+    assert len(rows_of(home)[1]) == 4
+    assert "4 known, 2 to write" in run(asked(dataset, prompt=prompt, model=writer, limit=6))
+    run(asked(other, prompt=prompt, model=writer, limit=2, overwrite=True))
+    assert len(rows_of(home)[1]) == 2
 
 
 def test_models_that_do_not_write_are_refused(dataset, tiny_bert, tiny_llama, tmp_path):

@@ -170,6 +170,24 @@ def test_what_does_not_pass_is_one_message(server, fault, told, requests):
     assert len(server.seen) == requests, "one question alone comes first"
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (400, {"error": {"message": "This model's maximum context length is 8 tokens"}}),
+        (400, {"error": {"message": "too much", "code": "context_length_exceeded"}}),
+        (400, {"error": {"message": "the request exceeds the available context size"}}),
+        (422, {"error": "`inputs` tokens + `max_new_tokens` must be <= 8"}),
+        (413, b"payload too large"),
+    ],
+)
+def test_a_question_that_is_too_long_for_the_server_is_told_and_the_rest_goes_on(server, fault):
+    server.faults = [None, fault]
+    found = dict(endpoint(server, concurrency=1).answers(QUESTIONS[:4]))
+    assert [n for n in found if found[n].too_long] == [1]
+    assert found[1].too_long.startswith(f"answers {fault[0]}: ")
+    assert len(server.seen) == 4
+
+
 def test_refusals_and_newer_names(server):
     message = {"choices": [{"message": {"content": None, "refusal": "no"}}]}
     renamed = {"error": {"message": "Use 'max_completion_tokens' instead."}}

@@ -66,6 +66,19 @@ def test_a_folder_that_does_not_say_what_it_is_is_named(home, item_tables, tiny_
     assert open_states(recipe_of(tiny_bert), item_tables, home).item_count == 8
 
 
+def test_what_a_kill_left_while_a_unit_was_made_goes(home, item_tables, tiny_bert):
+    unit = units.unit_of(recipe_of(tiny_bert))
+    left = home / "states" / f".building-{units.key_of_unit(unit)}-abc123"
+    removal = left.with_name(f".building-{units.key_of_unit(unit)}-removed")
+    for folder in (left, removal):
+        folder.mkdir(parents=True)
+        (folder / META).write_text("{")
+    (folder,) = ensure_states(recipe_of(tiny_bert), item_tables, home)
+    assert folder.name == units.key_of_unit(unit)
+    assert not left.exists()
+    assert removal.exists(), "it belongs to whoever removes"
+
+
 def test_a_block_of_other_texts_does_not_pass_for_another(home, item_tables, tiny_bert, pairs):
     (folder,) = ensure_states(recipe_of(tiny_bert), item_tables, home)
     first, second = sorted((folder / "blocks").glob("[!.]*.safetensors"))[:2]

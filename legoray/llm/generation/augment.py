@@ -40,6 +40,7 @@ Say = Callable[[str], None]
 Numbered = tuple[int, Answer]
 SECONDS_UNKEPT = 10.0  # an answer waits no longer for others of its part
 _EXAMPLES, _SHOWN = 3, 100
+_SHORTER = "name fewer attributes, a shorter history, or a model that reads more"
 
 
 def augment(asked: Asked, console: Console) -> None:
@@ -110,13 +111,17 @@ def _write(job: Job, console: Console, say: Say) -> None:
     if asking:
         _stream(job, asking, keeper, progress)
     kept.compact(job.folder)
-    parts = [f"{progress.done - progress.counts['refused'] - progress.counts['empty']:,} written"]
+    parts = [f"{progress.counts['written']:,} written"]
     parts += told(progress.counts)
     if todo:
         speed = f"in {progress.seconds:,.1f} s ({progress.rate:.2f}/s)"
         say(f"{name}: {', '.join(parts)} {speed}")
     for line in keeper.examples:
         say(line)
+    for line in keeper.too_long:
+        say(line)
+    if keeper.too_long:
+        say(f"  what is too long counts as missing: {_SHORTER}")
 
 
 def _stream(job: Job, asking: list[int], keeper: _Keeper, progress: Progress) -> None:
@@ -162,6 +167,7 @@ class _Keeper:
     def __init__(self, job: Job, progress: Progress, before: Counter[str]) -> None:
         self._job, self._progress, self._before = job, progress, before
         self.examples: list[str] = []
+        self.too_long: list[str] = []
 
     def keep(self, answers: list[Numbered]) -> None:
         """Write answers as one part."""
@@ -186,6 +192,10 @@ class _Keeper:
         job = self._job
         if answer.refused:
             return Cleaned("", "refused")
+        if answer.too_long:
+            if len(self.too_long) < _EXAMPLES:
+                self.too_long.append(f"  {job.questions.keys[row]}  not asked: {answer.too_long}")
+            return Cleaned("", "too_long")
         found = clean(answer.text, job.prompt, cut=answer.cut)
         if found.status == "written" and len(self.examples) < _EXAMPLES:
             read, key = _short(job.questions.shown[row]), job.questions.keys[row]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from legoray.llm.generation.prompt import AnswerConfig, PromptConfig
 
-Status = Literal["written", "refused", "empty"]
+Status = Literal["written", "refused", "empty", "too_long"]
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _INTRODUCTION = re.compile(

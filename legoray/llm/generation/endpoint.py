@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -25,6 +26,10 @@ from legoray.llm.generation.questions import Question
 
 KEYS = ("LEGORAY_API_KEY", "OPENAI_API_KEY")
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+# vLLM, llama.cpp, OpenAI and text-generation-inference say it in these words
+_TOO_LONG = re.compile(
+    r"context[ _]?(?:length|window|size)|`inputs` (?:tokens|must have less)", re.IGNORECASE
+)
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT = 120.0  # a server that asks for more has no quota left
 
@@ -186,6 +191,8 @@ class Endpoint:
             hint = "give the address that it points to"
             target = reply.headers.get("Location", "another address")
             raise InputError(Problem(self._url, f"redirects to {target}", hint))
+        if status == 413 or (status in (400, 422) and _TOO_LONG.search(reply.text)):
+            return Answer("", too_long=self._told(reply))
         if status != 200:
             raise InputError(Problem(self._url, self._told(reply), "what is finished is kept"))
         try:

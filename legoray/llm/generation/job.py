@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from legoray.data.attributes import TAKEN
+from legoray.data.attributes import TAKEN, of_other_data
+from legoray.data.evidence import Evidence, contradicts, evidence_of
 from legoray.data.schema import Manifest
 from legoray.data.written import Provenance, read_meta
 from legoray.errors import InputError, Problem, unknown
@@ -54,9 +55,16 @@ class Job:
     sources: list[str]
     recipe: dict[str, Any]
     provenance: Provenance
+    evidence: Evidence  # of which data
 
     def note(self, counts: Counter[str]) -> None:
-        kept.note(self.folder, of=self.prompt.of, provenance=self.provenance, counts=counts)
+        kept.note(
+            self.folder,
+            of=self.prompt.of,
+            provenance=self.provenance,
+            counts=counts,
+            evidence=self.evidence,
+        )
 
 
 def writer_of(asked: Asked) -> dict[str, str]:
@@ -102,6 +110,8 @@ def job_of(
     tables: Path,
     manifest: Manifest,
 ) -> Job:
+    if not asked.overwrite:
+        _check_of_these(folder, tables, manifest)
     reads = _reads(asked, prompt, folder, manifest)
     _check_not_itself(folder.name, [*prompt.names(), *reads])
     questions = questions_of(tables, prompt, reads)
@@ -125,7 +135,19 @@ def job_of(
         settings={"recipe": recipe, "endpoint": address(asked.endpoint) if asked.endpoint else ""},
     )
     sources = kept.sources_of(questions, recipe)
-    return Job(asked, prompt, folder, questions, sources, recipe, provenance)
+    evidence = evidence_of(tables, manifest)
+    return Job(asked, prompt, folder, questions, sources, recipe, provenance, evidence)
+
+
+def _check_of_these(folder: Path, tables: Path, manifest: Manifest) -> None:
+    """Refuse to add to texts of another data set of the same name.
+
+    Raises:
+        InputError: they are.
+    """
+    known = (folder / "meta.json").exists()
+    if known and contradicts(read_meta(folder).evidence, tables, manifest):
+        raise InputError(of_other_data(str(folder), folder))
 
 
 def _read_before(folder: Path, asked: Asked) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from legoray.data.evidence import Evidence
 from legoray.data.written import (
     COLUMNS,
     Provenance,
@@ -140,11 +141,23 @@ def recount(folder: Path, cut: int) -> Counter[str]:
     return Counter({row["values"]: row["counts"] for row in found}) + Counter(cut=cut)
 
 
-def note(folder: Path, *, of: Any, provenance: Provenance, counts: Mapping[str, int]) -> None:
+def note(
+    folder: Path,
+    *,
+    of: Any,
+    provenance: Provenance,
+    counts: Mapping[str, int],
+    evidence: Evidence,
+) -> None:
     """Write `meta.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     meta = WrittenMeta(
-        attribute=folder.name, of=of, made="generated", provenance=provenance, counts=dict(counts)
+        attribute=folder.name,
+        of=of,
+        made="generated",
+        provenance=provenance,
+        counts=dict(counts),
+        evidence=evidence,
     )
     write_meta(folder, meta)
 

@@ -43,6 +43,7 @@ class Answer:
     text: str
     cut: bool = False  # it ended at the token limit
     refused: bool = False  # the server says that the model refused
+    too_long: str = ""  # why the question was not asked: it is more than the model reads
 
 
 class LocalModel:
@@ -65,19 +66,29 @@ class LocalModel:
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """The answers to some questions, as one batch padded on the left.
 
+        A question that is longer than the model reads is not asked: its answer says so.
+
         Raises:
-            InputError: a question is longer than the model reads, or the model computes NaN.
+            InputError: the model computes NaN, or there is no room for any question.
         """
         rows = [self._encode(question) for question in questions]
-        for question, row in zip(questions, rows, strict=True):
-            self._check_length(question, len(row))
+        long = [self._too_long(len(row)) for row in rows]
+        asked = [number for number, told in enumerate(long) if not told]
+        found = self._answered([rows[n] for n in asked], [questions[n].key for n in asked])
+        answered = dict(zip(asked, found, strict=True))
+        return [answered.get(n) or Answer("", too_long=told) for n, told in enumerate(long)]
+
+    def _answered(self, rows: Sequence[list[int]], keys: list[str]) -> list[Answer]:
+        """The answers to questions of token ids, padded on the left."""
+        if not rows:
+            return []
         width = max(map(len, rows))
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for number, row in enumerate(rows):
             ids[number, width - len(row) :] = torch.tensor(row)
             mask[number, width - len(row) :] = 1
-        written = self._generate(ids, mask, [question.key for question in questions])
+        written = self._generate(ids, mask, keys)
         return [self._decode(row) for row in written[:, width:].tolist()]
 
     def _generate(self, ids: Tensor, mask: Tensor, keys: list[str]) -> Tensor:
@@ -124,15 +135,18 @@ class LocalModel:
         kept = ids[: ends[0]] if ends else ids
         return Answer(self._tokenizer.decode(kept, skip_special_tokens=True), cut=not ends)
 
-    def _check_length(self, question: Question, tokens: int) -> None:
-        needed = tokens + self.settings.max_new_tokens
-        if self._positions and needed > self._positions:
-            message = (
-                f"the question has {tokens:,} tokens; with {self.settings.max_new_tokens} new ones "
-                f"that is more than the {self._positions:,} that {self._name} reads"
-            )
-            hint = "name fewer attributes, a shorter history, or a model that reads more"
-            raise InputError(Problem(question.key, message, hint))
+    def _too_long(self, tokens: int) -> str:
+        """Why a question of so many tokens cannot be asked; nothing where it can."""
+        new, most = self.settings.max_new_tokens, self._positions
+        if not most or tokens + new <= most:
+            return ""
+        if new >= most:
+            message = f"is {new:,}, and {self._name} reads {most:,} tokens with the question"
+            raise InputError(Problem("max_new_tokens", message, "give the prompt a lower one"))
+        return (
+            f"the question has {tokens:,} tokens; with {new} new ones that is more than the "
+            f"{most:,} that {self._name} reads"
+        )
 
 
 class Steer:

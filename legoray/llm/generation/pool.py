@@ -95,7 +95,9 @@ def _by_ray(
         rows = found.to_pylist()
         if rows[0]["mistakes"]:
             raise InputError(*[Problem(*one) for one in rows[0]["mistakes"]])
-        yield [(row["row"], Answer(row["text"], row["cut"])) for row in rows]
+        yield [
+            (row["row"], Answer(row["text"], row["cut"], too_long=row["too_long"])) for row in rows
+        ]
 
 
 class _Actor:
@@ -127,6 +129,7 @@ class _Actor:
                 "row": batch["row"],
                 "text": pa.array([answer.text for answer in found], pa.string()),
                 "cut": pa.array([answer.cut for answer in found], pa.bool_()),
+                "too_long": pa.array([answer.too_long for answer in found], pa.string()),
                 "mistakes": pa.array([mistakes] * len(asked), pa.list_(pa.list_(pa.string()))),
             }
         )

@@ -66,7 +66,12 @@ class Progress:
 
 def told(counts: Counter[str]) -> list[str]:
     """Counts in words; what did not happen is left out."""
-    words = {"refused": "refused", "empty": "empty", "cut": "cut off at the token limit"}
+    words = {
+        "refused": "refused",
+        "empty": "empty",
+        "too_long": "not asked: too long for the model",
+        "cut": "cut off at the token limit",
+    }
     return [f"{counts[name]:,} {word}" for name, word in words.items() if counts[name]]
 
 
