@@ -1,63 +1,68 @@
 """How fast evaluation is: grouped metrics, and cached against uncached scoring.
 
-    python benchmarks/evaluation.py              # sizes of MIND's dev sets, some minutes
-    python benchmarks/evaluation.py --scale 0.1  # a tenth of them
+    python benchmarks/evaluation.py [--part metrics|cache|memory]   # sizes of MIND's dev sets
+    python benchmarks/evaluation.py --scale 0.1                     # a tenth of them
 
-All figures of a table are processor seconds of one run of one process on one thread. What would
-take hours (a loop over groups, scoring without a cache) is timed on a part and scaled up; the part
-is stated.
+All figures are processor seconds of one run of one process on one thread. What would take hours (a
+loop over groups, scoring without a cache) is timed on a part and scaled up; the part is stated.
+Without a cache, rows are scored in four ways, from what a loader of (user, item) rows does to
+batches in which nothing is padded or encoded twice:
 
-A run of the first command (processor without AMX, one thread, a machine busy with other work, so
-that the ratios of two runs differ by up to a half):
+- each row with its own history, 64 rows at a time; texts padded to 30 words (120 with abstracts),
+  histories to 50 items
+- 16 impressions at a time, whose candidates share the history; padded likewise
+- the same without padding
+- the same, and an item that occurs twice among the 16 impressions is encoded once
 
-auc, mrr, ndcg@5, ndcg@10 of 376,471 impressions, 13,907,920 rows
-  loop over groups (from 5,000 of them)             1286.8 s       1 x
-  all groups at once                                   6.0 s     213 x
-attention+attention+dot on titles: 73,152 impressions, 2,697,943 rows, 42,416 items
-  every occurrence encoded (from 160 impressions)    144.3 s     1.0 x
-  each item once per batch of 16                     121.5 s     1.2 x
-  cached, metrics included                             4.7 s    30.8 x
-attention+attention+dot on titles with abstracts: 73,152 impressions, 2,697,943 rows, 42,416 items
-  every occurrence encoded (from 160 impressions)    577.8 s     1.0 x
-  each item once per batch of 16                     494.3 s     1.2 x
-  cached, metrics included                             8.5 s    67.7 x
-
-With the cache, a cheap content operator leaves little to save: more than half of the time goes to
-the users' self-attention, which each distinct history needs once in any case.
+The tables are in docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import ndcg_score, roc_auc_score
 from torch import Tensor
+from torch.nn import functional as F
 
 from legoray.config import EvaluateConfig, ModelConfig
 from legoray.data.corpus import Corpus, Split
 from legoray.data.recipes import InputSizes, Tokens
 from legoray.data.tokens import TokenTable, gather_tokens, token_counts
-from legoray.model.base import Batch, Shape
+from legoray.model.base import Batch, History, Shape
 from legoray.model.inputs import Inputs
 from legoray.model.recommender import Recommender, seeded
 from legoray.train.batches import Numbering
 from legoray.train.evaluate import evaluate
+from legoray.train.memory import PeakMemory
 from legoray.train.metrics import grouped_metrics
+from legoray.train.scoring import Worker, score_split
 
 NRMS = ModelConfig(
     hidden_size=64,
     content={"name": "attention"},
     behavior={"name": "attention"},
     predictor={"name": "dot"},
+)
+CANDIDATE_AWARE = tuple(
+    ModelConfig(
+        hidden_size=64,
+        content={"name": "attention"},
+        behavior={"name": behavior},
+        predictor={"name": predictor},
+    )
+    for behavior, predictor in (("candidate-attention", "dot"), ("none", "din"))
 )
 MAX_HISTORY = 50
 VOCABULARY = 30_000
@@ -66,9 +71,10 @@ METRICS = ["auc", "mrr", "ndcg@5", "ndcg@10"]
 
 @dataclass(frozen=True)
 class RandomTexts:
-    """Items with texts of random words."""
+    """Items with texts of random words; `longest` is what others would pad them to."""
 
     table: TokenTable
+    longest: int
 
     @classmethod
     def make(cls, rng: np.random.Generator, items: int, words: tuple[int, int]) -> RandomTexts:
@@ -76,7 +82,7 @@ class RandomTexts:
         lengths = np.append(0, rng.integers(words[0], words[1] + 1, items))
         offsets = torch.from_numpy(np.append(0, np.cumsum(lengths)))
         ids = rng.integers(1, VOCABULARY, int(offsets[-1])).astype(np.int32)
-        return cls(TokenTable(torch.from_numpy(ids), offsets))
+        return cls(TokenTable(torch.from_numpy(ids), offsets), words[1] * 3 // 2)
 
     @property
     def sizes(self) -> InputSizes:
@@ -166,80 +172,166 @@ def compare_metrics(split: Split, part: int) -> None:
     print(f"  million rows/s {split.rows / at_once / 1e6:.1f}, largest difference {difference:.1e}")
 
 
+@dataclass(frozen=True)
+class Way:
+    """One way to evaluate without a cache."""
+
+    words: str
+    rows: bool = False  # every row has a history of its own, else an impression's rows share it
+    padded: bool = (
+        False  # texts and histories have one length each, else what is longest in a batch
+    )
+    distinct: bool = False  # an item that occurs twice in a batch is encoded once
+
+
+WAYS = (
+    Way("each row with its own history, padded", rows=True, padded=True),
+    Way("each impression, padded", padded=True),
+    Way("each impression, unpadded"),
+    Way("each item once per batch of 16", distinct=True),
+)
+
+
 @torch.no_grad()
 def uncached(
-    model: Recommender, texts: RandomTexts, corpus: Corpus, impressions: int, *, distinct: bool
+    model: Recommender, texts: RandomTexts, corpus: Corpus, impressions: int, way: Way
 ) -> NDArray[np.float64]:
-    """Scores of some impressions, 16 at a time, items encoded anew in each batch."""
+    """Scores of some impressions, 16 at a time (64 rows), items encoded anew in each batch."""
     split, number = corpus.splits["valid"], Numbering(corpus.item_count)
     scores = []
-    for start in range(0, impressions, 16):
-        chosen = slice(start, min(start + 16, impressions))
-        history = corpus.histories(split.history[chosen], split.history_end[chosen], MAX_HISTORY)
-        size = np.diff(split.offsets)[chosen]
-        column = np.arange(size.max())
-        inside = column < size[:, None]
-        rows = np.minimum(split.offsets[chosen][:, None] + column, split.rows - 1)
+    for rows in _batches(split, impressions, way):
+        owner = np.searchsorted(split.offsets, rows[:, 0], side="right") - 1
+        inside = rows >= 0
+        history = corpus.histories(split.history[owner], split.history_end[owner], MAX_HISTORY)
         candidates = np.where(inside, split.item[rows], 0).astype(np.int64)
-        if distinct:
+        if way.distinct:
             items, (history, candidates) = number(history, candidates)
         else:
-            both = np.concatenate([history.ravel(), candidates.ravel()])
-            items = both[both > 0]
-            both[both > 0] = np.arange(1, len(items) + 1)
-            cut = history.size
-            history = both[:cut].reshape(history.shape)
-            candidates = both[cut:].reshape(candidates.shape)
-        batch = Batch(
-            texts.gather(torch.from_numpy(items)),
-            torch.from_numpy(history),
-            torch.from_numpy(candidates),
-            torch.zeros(1),
-        )
-        scores.append(model(batch).numpy()[inside])
+            if way.padded:
+                history = np.pad(history, ((0, 0), (0, MAX_HISTORY - history.shape[1])))
+            both = np.concatenate([history.ravel(), candidates[inside]])
+            there = both > 0
+            items = both if way.padded else both[there]
+            places = np.arange(1, len(both) + 1) if way.padded else np.cumsum(there)
+            both = np.where(there, places, 0)
+            history, found = both[: history.size].reshape(history.shape), both[history.size :]
+            candidates[inside] = found
+        scores.append(_scores(model, texts, items, history, candidates, way)[inside])
     return np.concatenate(scores).astype(np.float64)
 
 
-def compare_caching(corpus: Corpus, texts: RandomTexts, name: str, part: int) -> None:
-    """Evaluation with cached representations against without."""
+def _batches(split: Split, impressions: int, way: Way) -> Iterator[NDArray[np.int64]]:
+    """Rows of the split `[B, K]`, those of one history in a row; -1 where there are fewer."""
+    if way.rows:
+        every = np.arange(split.offsets[impressions])[:, None]
+        yield from (every[start : start + 64] for start in range(0, len(every), 64))
+        return
+    for start in range(0, impressions, 16):
+        chosen = slice(start, min(start + 16, impressions))
+        size = np.diff(split.offsets)[chosen]
+        column = np.arange(size.max())
+        rows = split.offsets[:-1][chosen][:, None] + column
+        yield np.where(column < size[:, None], rows, -1)
+
+
+def _scores(
+    model: Recommender,
+    texts: RandomTexts,
+    items: NDArray[np.int64],
+    history: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+    way: Way,
+) -> NDArray[np.float32]:
+    """Scores `[B, K]`; item n of history and candidates is `items[n - 1]`."""
+    tokens = texts.gather(torch.from_numpy(items))
+    numbers = torch.from_numpy(history), torch.from_numpy(candidates)
+    if not way.padded:
+        return model(Batch(tokens, *numbers, torch.zeros(1))).numpy()
+    wide = (0, texts.longest - tokens.mask.shape[1])
+    padded = Tokens(*(F.pad(t, wide) for t in (tokens.ids, tokens.mask, tokens.attribute)))
+    vectors = model.content._encode(padded)  # type: ignore[operator]  # not sorted by length
+    table = F.pad(vectors, (0, 0, 1, 0))
+    own, asked = (F.embedding(number, table) for number in numbers)
+    user = model.encode_users(History(own, numbers[0] > 0))
+    return model.score(user, asked).numpy()
+
+
+def compare_caching(
+    config: ModelConfig, corpus: Corpus, texts: RandomTexts, name: str, parts: tuple[int, int]
+) -> None:
+    """Evaluation with cached representations against without.
+
+    Args:
+        config: the model.
+        corpus: what is scored.
+        texts: of its items.
+        name: what they are called.
+        parts: impressions that are scored row by row, and otherwise.
+    """
     split = corpus.splits["valid"]
     shape = Shape(64, corpus.item_count, MAX_HISTORY, texts.sizes)
-    model = seeded(NRMS, shape, 1).eval()
-    config = EvaluateConfig(metrics=METRICS)
-    cached, (_, scores) = seconds(
-        lambda: evaluate(
-            model, Inputs(texts), "valid", corpus, config=config, max_history=MAX_HISTORY
-        )
+    model = seeded(config, shape, 1).eval()
+    measured = EvaluateConfig(metrics=METRICS)
+    evaluated = partial(
+        evaluate, model, Inputs(texts), "valid", corpus, config=measured, max_history=MAX_HISTORY
     )
-    print(f"\n{NRMS.label()} on {name}: {len(split):,} impressions, {split.rows:,} rows, ", end="")
+    cached, (_, scores) = seconds(evaluated)
+    print(
+        f"\n{config.label()} on {name}: {len(split):,} impressions, {split.rows:,} rows, ", end=""
+    )
     print(f"{corpus.item_count - 1:,} items")
-    times = {}
-    for distinct in (False, True):
-        took, some = seconds(partial(uncached, model, texts, corpus, part, distinct=distinct))
-        times[distinct] = took * len(split) / part
-        difference = np.abs(some - scores[: split.offsets[part]]).max()
-    rows = [
-        (f"every occurrence encoded (from {part:,} impressions)", times[False]),
-        ("each item once per batch of 16", times[True]),
-        ("cached, metrics included", cached),
-    ]
-    for what, took in rows:
-        print(f"  {what:48} {took:9.1f} s  {times[False] / took:6.1f} x")
-    print(f"  largest difference of a score {difference:.1e}")
+    worst, times = 0.0, []
+    for way in WAYS:
+        part = parts[0] if way.rows else parts[1]
+        took, some = seconds(partial(uncached, model, texts, corpus, part, way))
+        worst = max(worst, float(np.abs(some - scores[: len(some)]).max()))
+        times.append((f"{way.words} (from {part:,} impressions)", took * split.rows / len(some)))
+    for what, took in [*times, ("cached, metrics included", cached)]:
+        ratios = f"{took / cached:9.1f} x   {split.rows / took:12,.0f} rows/s"
+        print(f"  {what:62} {took:10.1f} s  {ratios}")
+    print(f"  largest difference of a score {worst:.1e}")
+
+
+def show_memory(rng: np.random.Generator, scale: float) -> None:
+    """The memory that scoring takes besides the corpus, as the split grows."""
+    items, users = int(10_000 * scale), int(10_000 * scale)
+    print(f"\nmemory of scoring, {items:,} items and {users:,} users each time")
+    for times in (1, 2, 4, 8):
+        corpus = make_corpus(rng, items, int(20_000 * scale) * times, users)
+        texts = RandomTexts.make(rng, items, (4, 20))
+        model = seeded(NRMS, Shape(64, items + 1, MAX_HISTORY, texts.sizes), 1)
+        split, alone = corpus.splits["valid"], Worker()
+        gc.collect()
+        before = psutil.Process().memory_info().rss / 2**20
+        peak = PeakMemory(alone.device)
+        score_split(model, Inputs(texts), split, corpus, max_history=MAX_HISTORY, worker=alone)
+        own, scores = peak.mib() - before, split.rows * 8 / 2**20
+        print(f"  {split.rows:>10,} rows: {own:7.1f} MiB, of which the scores {scores:7.1f} MiB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scale", type=float, default=1.0, help="share of MIND's size")
-    scale = parser.parse_args().scale
+    parser.add_argument("--part", choices=("metrics", "cache", "memory"), help="all if not given")
+    given = parser.parse_args()
+    scale = given.scale
     torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    large = make_corpus(rng, int(72_000 * scale), int(376_471 * scale), int(255_990 * scale))
-    compare_metrics(large.splits["valid"], part=int(5_000 * min(scale * 10, 1)))
-    items = int(42_416 * scale)
-    small = make_corpus(rng, items, int(73_152 * scale), int(50_000 * scale))
-    for name, words in (("titles", (4, 20)), ("titles with abstracts", (20, 80))):
-        compare_caching(small, RandomTexts.make(rng, items, words), name, part=160)
+    if given.part in ("metrics", None):
+        rng = np.random.default_rng(0)
+        large = make_corpus(rng, int(72_000 * scale), int(376_471 * scale), int(255_990 * scale))
+        compare_metrics(large.splits["valid"], part=int(5_000 * min(scale * 10, 1)))
+    if given.part in ("cache", None):
+        rng = np.random.default_rng(0)
+        items = int(42_416 * scale)
+        small = make_corpus(rng, items, int(73_152 * scale), int(50_000 * scale))
+        titles = RandomTexts.make(rng, items, (4, 20))
+        abstracts = RandomTexts.make(rng, items, (20, 80))
+        compare_caching(NRMS, small, titles, "titles", (8, 160))
+        compare_caching(NRMS, small, abstracts, "titles with abstracts", (2, 48))
+        for config in CANDIDATE_AWARE:
+            compare_caching(config, small, titles, "titles", (8, 160))
+    if given.part in ("memory", None):
+        show_memory(np.random.default_rng(0), scale)
 
 
 if __name__ == "__main__":
