@@ -2,15 +2,18 @@
 
 Rows of the study and what they mean (the user attribute `outcome` tells the failed ones apart):
 
-    COMPLETE            ran to its end; the value is that of its best epoch
+    COMPLETE            ran to its end; the value is that of its best epoch, or one per objective
     PRUNED              stopped by the scheduler; its epochs' values are kept for the sampler
     FAIL, infeasible    cannot be trained as configured (out of memory, diverged)
-    FAIL, failed        an error in the training
+    FAIL, failed        an error in the training, or an objective that is missing or not finite
     FAIL, interrupted   the sweep ended while it ran; enqueued once more, as a row of its own
     FAIL, rejected      never run: an invalid combination, or the same configuration as another row
 
 One process at a time may hold a study (the sweep's folder is locked by its owner), so a row that is
 RUNNING when a study is opened belongs to a process that is gone.
+
+With several objectives the epochs' values are kept as a user attribute, `epochs`, since Optuna
+takes intermediate values of one objective alone; what is pruned has then no value at all.
 
 The random numbers of a proposal start from the search's seed and the proposal's place among all
 proposals; one that is asked for again after an interruption keeps its place. So the same seed and
@@ -23,29 +26,31 @@ from __future__ import annotations
 
 import math
 import random
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from legoray.config import SamplerConfig
 from legoray.errors import InputError, Problem
+from legoray.objectives import missing, objectives_of, values_of
 from legoray.search.cover import MOST_LISTED, listing
 from legoray.search.journal import open_journal
+from legoray.search.samplers import make_sampler, numbers_in
 from legoray.search.space import Rejected, Space, key_of
 from legoray.search.start import named, start_params
-from legoray.train.metrics import direction
 
 Ending = Literal["completed", "pruned", "infeasible", "failed", "interrupted"]
 
+DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 MOST_REJECTED = 60  # proposals in a row, before a space counts as exhausted
 ENUMERATE_AFTER = 8  # rejected proposals, before what is left of a small space is listed
+STUBBORN = {"gp": 2}  # the same for a sampler that proposes the same until it learns something new
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,14 @@ class Suggestion:
     config: dict[str, Any]
     params: dict[str, Any]
     again_of: int | None = None  # the interrupted row that it repeats
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What objectives are read from: the metrics of a trial's best epoch, and its costs."""
+
+    best: Mapping[str, float] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 class AskTell:
@@ -69,15 +82,19 @@ class AskTell:
         """
         self.space = space
         self.select = space.config.evaluate.select
-        self.maximize = direction(self.select) == "max"
+        self.objectives = objectives_of(space.config.search.objectives, self.select)
+        self.several = len(self.objectives) > 1
+        self.maximize = self.objectives[0].mode == "max"
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.storage = open_journal(journal)
         self.study = optuna.create_study(
             storage=self.storage,
             study_name=name,
-            direction="maximize" if self.maximize else "minimize",
+            directions=[DIRECTIONS[one.mode] for one in self.objectives],
             load_if_exists=True,
         )
+        self._numbers = numbers_in(space)
+        self._stubborn = STUBBORN.get(space.config.search.sampler.name, ENUMERATE_AFTER)
         self.grid = space.config.search.sampler.name == "grid"
         self.exhausted = ""  # why there is nothing left to propose
 
@@ -111,20 +128,24 @@ class AskTell:
             if self.grid and all(row.state != TrialState.WAITING for row in self.rows()):
                 self.exhausted = "all configurations of this space have been tried"
                 break
-            found = self._try()
+            found = self._try(by_chance=rejected >= self._stubborn)
             if found is not None:
                 return found
             rejected += 1
-            if rejected == ENUMERATE_AFTER:
+            if rejected == self._stubborn:
                 self._enqueue_unseen()
             if rejected >= MOST_REJECTED:
                 self.exhausted = f"{rejected} proposals in a row were invalid or already tried"
         return None
 
-    def _try(self) -> Suggestion | None:
-        """One proposal, or None where it had to be rejected."""
-        settings = self.space.config.search.sampler
-        self.study.sampler = make_sampler(settings, self._proposal_seed())
+    def _try(self, *, by_chance: bool) -> Suggestion | None:
+        """One proposal, or None where it had to be rejected.
+
+        Where the sampler's proposals had been tried before, chance proposes in its place: it would
+        learn nothing from a rejection, and might propose the same for ever.
+        """
+        settings = SamplerConfig(name="random") if by_chance else self.space.config.search.sampler
+        self.study.sampler = make_sampler(settings, self._proposal_seed(), self._numbers)
         trial = self.study.ask()
         try:
             config = self.space.sample(trial)
@@ -158,35 +179,64 @@ class AskTell:
     def report(self, number: int, epoch: int, metrics: Mapping[str, Any]) -> None:
         """Note an epoch's value of the selecting metric; one that is not finite is left out."""
         value, row = metrics.get(self.select), self._row(number)
-        if not _finite(value) or row.state.is_finished() or epoch in row.intermediate_values:
+        if not _finite(value) or row.state.is_finished():
             return
-        self.storage.set_trial_intermediate_value(row._trial_id, epoch, cast(float, value))
+        if self.several:
+            told = {str(epoch): value, **row.user_attrs.get("epochs", {})}
+            self.storage.set_trial_user_attr(row._trial_id, "epochs", told)
+        elif epoch not in row.intermediate_values:
+            self.storage.set_trial_intermediate_value(row._trial_id, epoch, cast(float, value))
 
     def conclude(
-        self, number: int, ending: Ending, *, value: float | None = None, reason: str = ""
+        self,
+        number: int,
+        ending: Ending,
+        *,
+        value: float | None = None,
+        measured: Measured | None = None,
+        reason: str = "",
     ) -> None:
         """Tell how a row ended. A row that has ended already is left as it is.
 
         Args:
             number: of the row.
-            ending: `completed` needs a value: the given one or that of the best epoch reported.
+            ending: `completed` needs what was measured, or for one objective a value: the given one
+                or that of the best epoch reported.
             value: of the selecting metric.
+            measured: the metrics of the best epoch and the costs.
             reason: of an ending that is no success.
         """
         row = self._row(number)
         if row.state.is_finished():
             return
-        best = value if _finite(value) else self._best(row)
-        if ending == "completed" and best is not None:
-            self.study.tell(number, best)
-        elif ending == "pruned":
+        if ending == "pruned":
             self.study.tell(number, state=TrialState.PRUNED)
         elif ending == "completed":
-            self._fail(number, "failed", reason or f"no finite {self.select} was reported")
+            self._complete(row, value, measured or Measured(), reason)
         else:
             if ending == "interrupted":
                 self._enqueue_again(row)
             self._fail(number, ending, reason)
+
+    def _complete(
+        self, row: FrozenTrial, value: float | None, measured: Measured, reason: str
+    ) -> None:
+        """Tell the values of a row, or that it has failed for want of one."""
+        best = dict(measured.best)
+        known = value if _finite(value) else best.get(self.select, self._best(row))
+        best |= {} if known is None else {self.select: known}
+        wrong = missing(self.objectives, best, measured.costs)
+        if wrong:
+            told = wrong if self.several else f"no finite {self.select} was reported"
+            self._fail(row.number, "failed", reason or told)
+            return
+        values = values_of(self.objectives, best, measured.costs)
+        trial = optuna.Trial(self.study, row._trial_id)
+        for one in self.objectives:
+            if one.limit is not None:
+                over = values[one.name] - one.limit
+                trial.set_constraint(one.name, -over if one.mode == "max" else over)
+        self.study.tell(row.number, [values[one.name] for one in self.objectives])
 
     def close(self, reason: str = "the search was interrupted") -> None:
         """End the rows that still run, so that they are taken up again next time."""
@@ -266,24 +316,6 @@ class AskTell:
             self.study.enqueue_trial(named(self.space, dice.choice(left)))
         else:
             self.exhausted = f"all {len(listed)} configurations of this space have been tried"
-
-
-def make_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
-    """Who proposes: TPE over groups of parameters that occur together, or chance.
-
-    What a grid proposes is all enqueued beforehand.
-    """
-    if config.name in ("random", "grid"):
-        return RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            seed=seed,
-            n_startup_trials=config.startup_trials,
-        )
 
 
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:

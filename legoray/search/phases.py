@@ -138,6 +138,7 @@ class Phases(Searcher):
         """Tell the study how a trial ended."""
         last = self._told(record.epochs[-1]) if record.epochs else {}
         result = {**last, "status": record.status, "reason": record.reason}
+        result |= {"best": record.best, "costs": record.costs}
         self._study.on_trial_complete(trial_id, result, error=record.status == "failed")
 
     def _next_final(self, trial_id: str) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from legoray.config import (
 from legoray.errors import InputError, Problem, nearest
 from legoray.search.fits import Fits, part_names
 from legoray.search.notation import KINDS, Reader, is_search
+from legoray.search.objectives import objective_problems
 from legoray.search.preset_tree import composition_problems, part_name, preset_choice
 from legoray.search.space import Space
 from legoray.search.tree import (
@@ -49,7 +50,7 @@ def read(path: Path) -> Space:
     problems += _model_settings(document, model) if model else []
     problems += settings_problems(document, train, "train", TrainConfig)
     dataset, dataset_config, more = _dataset(document)
-    problems += [*more, *_metrics(document)]
+    problems += [*more, *_metrics(document), *objective_problems(document)]
     if model is not None and "preset" in model.children:
         problems += composition_problems(reader, cast(Choice, model.children["preset"]))
     elif model is not None:
@@ -326,9 +327,12 @@ def _select(document: Document, select: str, listed: Any) -> list[Problem]:
 
 def _together(space: Space) -> list[Problem]:
     """Values that go together with nothing, and impossible starting points."""
+    from legoray.search.samplers import sampler_problems
     from legoray.search.start import start_problems
 
-    return space.covering.problems or [*_ungrouped(space), *start_problems(space)]
+    if space.covering.problems:
+        return space.covering.problems
+    return [*_ungrouped(space), *start_problems(space), *sampler_problems(space)]
 
 
 def _ungrouped(space: Space) -> list[Problem]:

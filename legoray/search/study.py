@@ -8,6 +8,8 @@ How an ended trial is told, in this order:
    the trial ended by itself: `completed`;
 4. else the scheduler stopped it at that result: `pruned`.
 
+The values of several objectives are read from `best` and `costs` of the last result.
+
 Whoever knows better calls `conclude`, which is final.
 """
 
@@ -22,7 +24,7 @@ quiet_environment()
 
 from ray.tune.search import Searcher  # noqa: E402
 
-from legoray.search.asktell import AskTell, Ending  # noqa: E402
+from legoray.search.asktell import AskTell, Ending, Measured  # noqa: E402
 from legoray.search.space import Space  # noqa: E402
 
 JOURNAL = "study.journal"
@@ -97,7 +99,8 @@ class StudySearcher(Searcher):
         if result and isinstance(epoch, int):
             self._report(number, epoch, result)
         reason = str((result or {}).get("reason") or ("an error in its training" if error else ""))
-        self.study.conclude(number, ending, reason=reason)
+        measured = Measured((result or {}).get("best", {}), (result or {}).get("costs", {}))
+        self.study.conclude(number, ending, measured=measured, reason=reason)
 
     def _ending(self, trial_id: str, result: dict[str, Any] | None, error: bool) -> Ending:
         passed = self._passed.pop(trial_id, 0)
@@ -113,10 +116,16 @@ class StudySearcher(Searcher):
         return "completed" if epoch <= passed or epoch >= epochs else "pruned"
 
     def conclude(
-        self, number: int, ending: Ending, *, value: float | None = None, reason: str = ""
+        self,
+        number: int,
+        ending: Ending,
+        *,
+        value: float | None = None,
+        measured: Measured | None = None,
+        reason: str = "",
     ) -> None:
         """Tell how the trial of a row ended, past all guessing."""
-        self.study.conclude(number, ending, value=value, reason=reason)
+        self.study.conclude(number, ending, value=value, measured=measured, reason=reason)
 
     def close(self, reason: str = "the search was interrupted") -> None:
         """End the rows that still run, so that the next process takes them up again."""

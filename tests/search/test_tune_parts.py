@@ -138,9 +138,8 @@ def test_a_result_that_the_study_never_heard_of_is_told_and_not_trained_again(sw
     again, study = phases(sweep, [tinytrain.config(0.1), tinytrain.config(0.2)], trials=2)
     order = again.suggest("b")
     assert order["number"] == 1
-    assert study.told == [
-        {"error": False, "epoch": 1, "auc": 0.5, "status": "completed", "reason": ""}
-    ]
+    told = {"epoch": 1, "auc": 0.5, "status": "completed", "reason": ""}
+    assert study.told == [{"error": False, **told, "best": {"auc": 0.5}, "costs": {}}]
 
 
 def test_an_interrupted_trial_goes_on_under_its_number(sweep):
