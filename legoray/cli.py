@@ -17,6 +17,7 @@ from legoray import __version__
 from legoray.cli_common import DEFAULT_TRACKING, HELP, DatasetFile, Tracking, console_of, say
 from legoray.cli_data import data_app
 from legoray.cli_texts import text_app
+from legoray.cli_zoo import zoo_app
 from legoray.errors import InputError
 
 app = typer.Typer(help="Compose, train and search content-based recommenders on Ray.", **HELP)
@@ -291,6 +292,7 @@ def train(
 
 app.add_typer(data_app)
 app.add_typer(text_app)
+app.add_typer(zoo_app)
 
 
 def run(command: Callable[[], Any]) -> None:

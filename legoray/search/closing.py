@@ -27,7 +27,14 @@ WHY = {
 
 
 def closing(
-    console: Console, sweep: Sweep, *, goal: Goal, again: str, links: list[str], note: str = ""
+    console: Console,
+    sweep: Sweep,
+    *,
+    goal: Goal,
+    again: str,
+    links: list[str],
+    registry: str = "",
+    note: str = "",
 ) -> None:
     """Print them.
 
@@ -37,6 +44,7 @@ def closing(
         goal: what it was searched by.
         again: the command that goes on with it.
         links: commands and addresses of the tracking store.
+        registry: what became of the registry's champion.
         note: a last remark, such as a tracking problem.
     """
 
@@ -57,6 +65,8 @@ def closing(
     compared = read_comparison(sweep.folder)
     if compared is not None and sweep.info.state == "finished":
         print_comparison(console, compared)
+    if registry:
+        say(registry)
     if sweep.info.state != "finished":
         say(f"to go on: {again}")
     if best is not None:

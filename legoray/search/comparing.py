@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from legoray.config import EvaluateConfig
+from legoray.data.corpus import Corpus
 from legoray.records import TrialRecord
 from legoray.search.finals import final_groups, valid_of
 from legoray.search.phases import Goal
 from legoray.search.sweep import Sweep
-from legoray.train.groupvalues import GroupValues, read_values
+from legoray.train.groupvalues import FILE, GroupValues, read_values, write_values
 from legoray.zoo.bootstrap import (
     ALPHA,
     LEVEL,
@@ -25,7 +28,15 @@ from legoray.zoo.bootstrap import (
     resample,
     tie_letters,
 )
-from legoray.zoo.comparison import Compared, Comparison, Difference, Pair, Verdict
+from legoray.zoo.comparison import (
+    Compared,
+    Comparison,
+    Difference,
+    Pair,
+    Verdict,
+    read_comparison,
+    write_comparison,
+)
 from legoray.zoo.fields import config_key
 
 
@@ -38,6 +49,35 @@ class Rival:
     phase: Literal["final", "baseline"]
     records: list[TrialRecord]
     values: list[GroupValues]
+
+
+def compare_sweep(sweep: Sweep, goal: Goal) -> None:
+    """Write a sweep's comparison into its folder; what is known of the champion stays.
+
+    Raises:
+        InputError: a file is damaged, or the folder cannot be written.
+    """
+    comparison = compare_finals(sweep, goal)
+    if comparison is not None:
+        before = read_comparison(sweep.folder)
+        champion = None if before is None else before.champion
+        write_comparison(sweep.folder, comparison.model_copy(update={"champion": champion}))
+
+
+def keep_baseline(
+    folder: Path, name: str, corpus: Callable[[], Corpus], config: EvaluateConfig, seed: int
+) -> None:
+    """Keep what a baseline's test left in a folder, unless it is there.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    from legoray.train.baselines import baseline_groups
+
+    if not (folder / FILE).exists():
+        values = baseline_groups(name, corpus(), "test", config, seed)
+        if values is not None:
+            write_values(folder, values)
 
 
 def compare_finals(sweep: Sweep, goal: Goal, *, resamples: int = RESAMPLES) -> Comparison | None:

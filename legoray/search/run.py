@@ -110,13 +110,15 @@ class Search:
 
     def run(self) -> int:
         """Do what is left, print the closing lines, return the exit code."""
+        from legoray.search.comparing import compare_sweep
+
         halt: Halt | None = None
         if self._search_left() or self._finals_left():
             halt = self._run_trials()
         if halt is not None and halt.reason:
             return self._stopped(halt)
         self._run_baselines()
-        self._compare()
+        compare_sweep(self.sweep, self.goal)
         done = any(r.status in ("completed", "pruned") for r in self.sweep.of("search"))
         self.sweep.set_state("finished", ended=self._ended())
         self.sweep.tidy()
@@ -268,24 +270,11 @@ class Search:
 
     def _keep_groups(self, name: str, key: str) -> None:
         """Keep a baseline's values of each group of the test, beside the models'."""
-        from legoray.train.baselines import baseline_groups
-        from legoray.train.groupvalues import FILE, write_values
+        from legoray.search.comparing import keep_baseline
 
-        folder, config = self.sweep.model_folder(key), self.space.config
-        if (folder / FILE).exists() or not self.goal.test:
-            return
-        values = baseline_groups(name, self.corpus, "test", config.evaluate, config.seed)
-        if values is not None:
-            write_values(folder, values)
-
-    def _compare(self) -> None:
-        """Say what of the final models is better than what, in the sweep's folder."""
-        from legoray.search.comparing import compare_finals
-        from legoray.zoo.comparison import write_comparison
-
-        comparison = compare_finals(self.sweep, self.goal)
-        if comparison is not None:
-            write_comparison(self.sweep.folder, comparison)
+        if self.goal.test:
+            folder, config = self.sweep.model_folder(key), self.space.config
+            keep_baseline(folder, name, lambda: self.corpus, config.evaluate, config.seed)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -320,9 +309,11 @@ class Search:
 
     def _close(self, *, interrupted: bool) -> None:
         from legoray.search.closing import closing
+        from legoray.zoo.promotion import champion_line
 
         best = winner(self.sweep, self.goal.select, self.goal.mode)
         sent = self.recorder.finish(best, interrupted=interrupted)
+        champion = None if interrupted else self.recorder.state.champion
         note = "" if sent else f"MLflow does not have everything yet: {self.recorder.problem}"
         closing(
             self.console,
@@ -330,6 +321,7 @@ class Search:
             goal=self.goal,
             again=self.again(),
             links=self.recorder.links(),
+            registry="" if champion is None else champion_line(champion),
             note=note,
         )
 

@@ -239,6 +239,7 @@ class _Run:
         """The last lines: what was measured, where the model is, what may be done with it."""
         from legoray.search.closing import recommending, shown
         from legoray.search.finals import winner
+        from legoray.zoo.promotion import champion_line
 
         self.sweep.set_state("finished", ended="trials")
         self.sweep.tidy()
@@ -252,6 +253,8 @@ class _Run:
             self.say("the test split has no labels: nothing was measured on it")
         folder = self.sweep.model_folder(record.key) / "best"
         self.say(f"model: {shown(folder)}")
+        if self.recorder.state.champion is not None:
+            self.say(champion_line(self.recorder.state.champion))
         for link in self.recorder.links():
             self.say(f"  {link}")
         self.say(f"  legoray leaderboard {shown(self.sweep.folder)}")

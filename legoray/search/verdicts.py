@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from legoray.zoo.comparison import Champion, Comparison, Pair
+from legoray.zoo.comparison import Comparison, Pair
 
 MOST = 6  # lines about the winner against others
 
@@ -70,8 +70,3 @@ def _span(low: float, high: float) -> str:
 def small(p: float) -> str:
     """A p-value, short."""
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
-
-
-def champion_line(champion: Champion) -> str:
-    """What became of the registry's champion."""
-    return f"registry: version {champion.version} of '{champion.name}' {champion.reason}"

@@ -1,4 +1,4 @@
-"""The registry: each sweep's winner is a version, and the best of the comparable is `champion`."""
+"""The registry: each sweep's winner is a version; `legoray.zoo.promotion` gives it its alias."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ MODEL_ID = "legoray.model_id"  # stores do not all give back the one that MLflow
 def register(
     client: MlflowClient, name: str, sent: SentTrial, winner: TrialRecord, sweep: SweepInfo
 ) -> str:
-    """Make the winner's model a version; `champion` unless an older one is known to be better.
-
-    Older and new compare only where data, protocol and metric are equal; otherwise the newest is
-    champion.
+    """Make the winner's model a version.
 
     Returns:
         The version. The same model is never registered twice.
@@ -38,14 +35,11 @@ def register(
         tags={MODEL_ID: str(sent.model), **_tags(winner, sweep)},
         description=f"{fields.run_name(winner)} of sweep {sweep.name} ({sweep.id})",
     )
-    champion = _champion(client, name)
-    if champion is None or not _better(champion, version, sweep.select):
-        client.set_registered_model_alias(name, CHAMPION, version.version)
     return str(version.version)
 
 
 def comparable(sweep: SweepInfo) -> str:
-    """Equal where two sweeps' validation numbers may be compared."""
+    """Equal where two sweeps' numbers may be compared."""
     return digest([sweep.data, sweep.fingerprint, sweep.protocol, sweep.select])
 
 
@@ -78,16 +72,7 @@ def _existing(client: MlflowClient, name: str, sent: SentTrial) -> ModelVersion 
     return next((v for v in versions if v.tags.get(MODEL_ID) == sent.model), None)
 
 
-def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    aliases = client.get_registered_model(name).aliases
-    version = aliases.get(CHAMPION)
+def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
+    """The version that is champion; None where there is none."""
+    version = client.get_registered_model(name).aliases.get(CHAMPION)
     return client.get_model_version(name, version) if version else None
-
-
-def _better(old: ModelVersion, new: ModelVersion, select: str) -> bool:
-    if old.tags.get(COMPARABLE) != new.tags.get(COMPARABLE):
-        return False
-    if not old.tags.get(VALUE) or not new.tags.get(VALUE):
-        return False
-    sign = 1.0 if fields.greater_is_better(select) else -1.0
-    return sign * float(old.tags[VALUE]) > sign * float(new.tags[VALUE])

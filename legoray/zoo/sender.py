@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from legoray.records import Metrics, SweepInfo, TrialRecord, digest
 from legoray.zoo import fields
+from legoray.zoo.comparison import read_comparison, write_comparison
 from legoray.zoo.note import sweep_note
 from legoray.zoo.package import log_model
 from legoray.zoo.registry import register
@@ -107,8 +108,7 @@ class Sender:
             self.send(winner, model)
             sent = self.state.trials[f"{winner.number}-{winner.key}"]
             if sent.model and not interrupted:
-                version = register(client, self.state.register_as, sent, winner, self.sweep)
-                self.update(version=version)
+                self._register(client, sent, winner, model)
             _log(client, parent, tags={"winner": fields.run_name(winner)})
         self._close_open(client)
         note = sweep_note(self.sweep, winner, self.state.register_as, self.state.version)
@@ -116,6 +116,23 @@ class Sender:
         _log(client, parent, tags={fields.NOTE: note, "status": state})
         client.set_terminated(parent, "KILLED" if interrupted else "FINISHED")
         self.update(ending=False, ended=True)
+
+    def _register(
+        self, client: MlflowClient, sent: SentTrial, winner: TrialRecord, model: Path | None
+    ) -> None:
+        """Make the winner a version, and champion if it is better; the sweep's folder tells it."""
+        from legoray.zoo.promotion import settle
+
+        name, before = self.state.register_as, self.state.champion
+        version = register(client, name, sent, winner, self.sweep)
+        found = settle(client, name, version, model, self.sweep)
+        if found.outcome == "same" and before is not None and before.version == version:
+            found = before
+        self.update(version=version, champion=found)
+        comparison = read_comparison(self.folder)
+        if comparison is not None:
+            told = comparison.model_copy(update={"champion": found})
+            write_comparison(self.folder, told)
 
     def _experiment(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(self.state.experiment)

@@ -12,6 +12,7 @@ from pydantic import Field
 from legoray.config import Strict
 from legoray.errors import InputError
 from legoray.records import read_json, write_json
+from legoray.zoo.comparison import Champion
 
 FILE = "tracking.json"
 
@@ -39,6 +40,7 @@ class TrackingState(Strict):
     winner: int | None = None  # number of the best trial
     interrupted: bool = False
     version: str | None = None  # the winner's version in the registry
+    champion: Champion | None = None  # what the winner is against the champion
 
 
 def load_state(folder: Path, fresh: TrackingState) -> TrackingState:

@@ -243,24 +243,6 @@ def test_without_its_state_file_the_recorder_finds_its_runs_again(again):
     assert len(again.client.search_model_versions("name = 'mind-test'")) == 1
 
 
-def test_a_worse_winner_of_a_later_sweep_does_not_become_champion(again):
-    def champion_after(auc, **changes):
-        name = f"later-{auc}"
-        info = sweep_info(id=name, **changes)
-        record = trial(0, auc=auc)
-        folder = again.project / "sweeps" / name
-        on_disk(folder, info, record)
-        model_folder(folder, record)
-        recorder = Recorder(again.tracking, info, folder)
-        assert recorder.finish(record)
-        champion = again.client.get_model_version_by_alias("mind-test", "champion")
-        return champion.version == int(recorder.state.version)
-
-    assert not champion_after(0.60)
-    assert champion_after(0.64)
-    assert champion_after(0.51, fingerprint="other data")  # not comparable: the newest
-
-
 def test_killed_in_the_middle_and_resumed(project, client, tracking):
     """A recorder dies with its process; its successor goes on in the same runs."""
     folder = project / "sweeps" / "mind-test"
