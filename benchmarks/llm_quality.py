@@ -3,9 +3,9 @@
     python benchmarks/llm_quality.py [--model minilm] [--processes 2] [--results quality.jsonl]
 
 The embedded corpus, 3 epochs of batches of 256, 3 seeds, one thread each. Two learning rates of the
-encoder are tried on the first seed; the other seeds train at the better one. Every training that has
-ended is kept in the file of results, so that a run that was interrupted goes on. Seconds are of the
-processor. The table that came of it is in docs/performance.md.
+encoder are tried on the first seed; the other seeds train at the better one. Every training that
+has ended is kept in the file of results, so that a run that was interrupted goes on. Seconds are of
+the processor. The table that came of it is in docs/performance.md.
 """
 
 from __future__ import annotations
