@@ -75,6 +75,8 @@ class SweepInfo(Strict):
     seed: int
     git_revision: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
+    machine: str = ""  # that it was started on
+    cluster: str = ""  # Ray's, when trials last ran
     created: float = 0.0
     state: Literal["searching", "finals", "finished", "interrupted"] = "searching"
     ended: str = ""  # why the search (not its finals) ended: trials, epochs, hours, exhausted

@@ -8,6 +8,8 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from legoray.pages.looks import HEIGHT
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -59,8 +61,9 @@ def plot(place: int | str, figure: go.Figure, *, width: int = 0) -> str:
     """
     data = (figure.to_json() or "").replace("<", "\\u003c")
     at = f"plot-{place}"
-    least = f' style="min-width: {width}px"' if width else ""
-    drawn = f'<div class="plot" id="{escape(at)}"{least}></div>'
+    tall = figure.layout.height or HEIGHT
+    size = f"min-height: {tall}px" + (f"; min-width: {width}px" if width else "")
+    drawn = f'<div class="plot" id="{escape(at)}" style="{size}"></div>'
     return (
         f"{scrolled(drawn) if width else drawn}"
         "<noscript>Plots need JavaScript; the tables do not.</noscript>"
@@ -100,6 +103,7 @@ def sortable(
     rows: Sequence[Sequence[Cell]],
     *,
     words: Sequence[str] = (),
+    long: Sequence[str] = (),
     below: Sequence[Sequence[Cell]] = (),
     caption: str = "",
 ) -> str:
@@ -109,10 +113,12 @@ def sortable(
         head: names of the columns.
         rows: of cells.
         words: columns of words, beside the first; all others are numbers.
+        long: those of them whose texts take several lines.
         below: rows that stay below the others however they are sorted.
         caption: read aloud by screen readers.
     """
     kinds = _kinds(head, words)
+    kinds = [' class="long"' if n in long else k for k, n in zip(kinds, head, strict=True)]
     heads = "".join(
         f'<th{k} scope="col"><button type="button">{escape(n)}</button></th>'
         for k, n in zip(kinds, head, strict=True)

@@ -26,7 +26,7 @@ h2 { font-size: 1.05rem; margin: 0 0 8px; }
   min-width: 0; }
 .wide { grid-column: 1 / -1; }
 .scroll { overflow-x: auto; }
-.plot { width: 100%; min-height: 320px; }
+.plot { width: 100%; }
 table { border-collapse: collapse; font-size: 0.9rem; width: 100%; }
 th, td { padding: 4px 10px 4px 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #eef0f3; }

@@ -52,7 +52,7 @@ def closing(
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     say()
-    say(_why(sweep))
+    say(why(sweep))
     best = next(iter(ranked(sweep.of("search"), goal.select, goal.mode)), None)
     if best is not None:
         say(f"best on validation: {best.label} (trial {best.number}), {_value(best, goal)}")
@@ -70,13 +70,14 @@ def closing(
     if sweep.info.state != "finished":
         say(f"to go on: {again}")
     if best is not None:
-        for line in _commands(sweep, goal, links):
+        for line in commands(sweep, goal, links):
             say(line)
     if note:
         say(note)
 
 
-def _why(sweep: Sweep) -> str:
+def why(sweep: Sweep) -> str:
+    """Why the search ended, and how its trials did."""
     count: Counter[str] = Counter(r.status for r in sweep.of("search"))
     kinds = ", ".join(f"{count[s]} {NAMES[s]}" for s in (*ENDED, "interrupted") if count[s])
     if sweep.info.state == "finished":
@@ -117,7 +118,7 @@ def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
     if not names:
         console.print("The test split has no labels: nothing was measured on it.", highlight=False)
         return
-    rows = _told_apart(rows)
+    rows = told_apart(rows)
     title = f"test split of {data_title(sweep.info)}, mean ± standard deviation over seeds:"
     console.print(title, highlight=False, markup=False)
     table = Table()
@@ -164,7 +165,7 @@ def _print_slices(console: Console, measured: list[tuple[str, Metrics, str]], go
     console.print(table)
 
 
-def _told_apart(rows: list[Summary]) -> list[Summary]:
+def told_apart(rows: list[Summary]) -> list[Summary]:
     """The same, where labels repeat with what differs among the choices of these rows."""
     from legoray.zoo.board import settings_text
 
@@ -189,7 +190,8 @@ def _cell(summary: Summary, name: str) -> str:
     return f"{summary.mean[name]:.4f}{spread}"
 
 
-def _commands(sweep: Sweep, goal: Goal, links: list[str]) -> list[str]:
+def commands(sweep: Sweep, goal: Goal, links: list[str]) -> list[str]:
+    """The commands that look further."""
     lines = ["To look further:", *(f"  {link}" for link in links)]
     lines.append(f"  legoray leaderboard {shown(sweep.folder)}")
     if _named(sweep):

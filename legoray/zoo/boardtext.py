@@ -143,7 +143,7 @@ def _columns(board: Board, rows: list[Row]) -> list[Column]:
         *metrics,
         Column("seconds", [_seconds(r) for r in rows], SECONDS),
         Column("parameters (trained)", [_size(r) for r in rows], SIZE),
-        Column("MB", [_count(r.costs.get("memory_mb")) for r in rows], MEMORY),
+        Column("MB", [count_text(r.costs.get("memory_mb")) for r in rows], MEMORY),
         Column("trial", ["" if r.baseline else str(r.trial) for r in rows], TRIAL),
         Column("status", ["baseline" if r.baseline else r.status for r in rows], STATUS, False),
     ]
@@ -209,11 +209,11 @@ def _size(row: Row) -> str:
     """Parameters, and how many of them are trained where some are frozen."""
     total, trained = row.costs.get("parameters"), row.costs.get("trainable")
     if trained is None or trained == total:
-        return _count(total)
-    return f"{_count(total)} ({_count(trained)})"
+        return count_text(total)
+    return f"{count_text(total)} ({count_text(trained)})"
 
 
-def _count(value: float | None) -> str:
+def count_text(value: float | None) -> str:
     """12345678 as `12.3M`."""
     if value is None:
         return ""

@@ -1,0 +1,1 @@
+"""The report of a sweep: one HTML file, made of its folder alone."""

@@ -1,0 +1,37 @@
+"""Writing the report of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from legoray.errors import InputError, Problem
+from legoray.pages.write import check_place, write_page
+
+FILE = "report.html"
+
+
+def write_report(folder: Path, to: Path | None = None) -> Path:
+    """Write a sweep's report; it may be running, interrupted, or without a single trial.
+
+    Args:
+        folder: the sweep's.
+        to: a file; `report.html` in the folder where none is given.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: the folder is not a sweep's, is damaged, or the page cannot be written.
+    """
+    from legoray.search.report.gather import gather
+    from legoray.search.report.page import report_page
+
+    if not (folder / "sweep.json").is_file():
+        hint = "a folder such as sweeps/<name>, with a sweep.json"
+        known = sorted(str(path.parent) for path in Path("sweeps").glob("*/sweep.json"))
+        hint = f"there are: {', '.join(known[:8])}" if known else hint
+        raise InputError(Problem(str(folder), "is not a sweep's folder", hint))
+    place = to or folder / FILE
+    check_place(place, "--html" if to else "the report")
+    write_page(place, report_page(gather(folder)))
+    return place
