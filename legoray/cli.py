@@ -131,6 +131,19 @@ def leaderboard(
 
 
 @app.command()
+def report(
+    sweep: Annotated[Path, typer.Argument(help="A sweep's folder, such as sweeps/mind_llm.")],
+    html: Annotated[
+        Path | None, typer.Option(help="Where to write it; report.html in the folder if absent.")
+    ] = None,
+) -> None:
+    """Write a sweep's report: one HTML page that opens offline. It may still be running."""
+    from legoray.search.report.command import write_report
+
+    say(str(write_report(sweep, html)))
+
+
+@app.command()
 def evaluate(
     model: Annotated[
         str, typer.Argument(help="A model folder, models:/name@champion, or a run's id.")

@@ -35,6 +35,7 @@ def closing(
     links: list[str],
     registry: str = "",
     note: str = "",
+    how: str = "",
 ) -> None:
     """Print them.
 
@@ -46,6 +47,7 @@ def closing(
         links: commands and addresses of the tracking store.
         registry: what became of the registry's champion.
         note: a last remark, such as a tracking problem.
+        how: what an interruption has cost.
     """
 
     def say(text: str = "") -> None:
@@ -53,6 +55,7 @@ def closing(
 
     say()
     say(why(sweep))
+    say(how) if how else None
     best = next(iter(ranked(sweep.of("search"), goal.select, goal.mode)), None)
     if best is not None:
         say(f"best on validation: {best.label} (trial {best.number}), {_value(best, goal)}")
@@ -69,7 +72,7 @@ def closing(
         say(registry)
     if sweep.info.state != "finished":
         say(f"to go on: {again}")
-    if best is not None:
+    if sweep.records:
         for line in commands(sweep, goal, links):
             say(line)
     if note:
@@ -193,6 +196,8 @@ def _cell(summary: Summary, name: str) -> str:
 def commands(sweep: Sweep, goal: Goal, links: list[str]) -> list[str]:
     """The commands that look further."""
     lines = ["To look further:", *(f"  {link}" for link in links)]
+    page = sweep.folder / "report.html"
+    lines += [f"  {shown(page)}"] if page.exists() else []
     lines.append(f"  legoray leaderboard {shown(sweep.folder)}")
     if _named(sweep):
         lines.append(f"  legoray leaderboard {shown(sweep.folder)} --format paper")

@@ -42,6 +42,7 @@ class Phases(Searcher):
         home: str,
         finals: Callable[[], list[Final]],
         ended: str = "",
+        stopping: Callable[[], bool] | None = None,
     ) -> None:
         """Wrap a study.
 
@@ -53,11 +54,12 @@ class Phases(Searcher):
             home: folder of the caches that trials share.
             finals: what to train once the search is over; called then.
             ended: why there is nothing left to search, where that is so.
+            stopping: whether nothing new may begin; never where None.
         """
         super().__init__(metric="value", mode=goal.mode)
         self._sweep, self._study, self._goal, self._home = sweep, study, goal, home
         self._budget, self._clock = budget, Clock(sweep, over=bool(ended))
-        self._plan = finals
+        self._plan, self._stopping = finals, stopping
         self._finals: Iterator[Final] | None = None
         self._live: dict[str, TrialRecord] = {}  # by Tune's trial id, as they were opened
         self.why = ended  # why the search ended: trials | epochs | hours | exhausted
@@ -69,6 +71,8 @@ class Phases(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial for Tune, None for 'ask again later', or FINISHED."""
+        if self._stopping is not None and self._stopping():
+            return cast(None, Searcher.FINISHED)
         order = None if self.why else self._next_search(trial_id)
         if order is None and self.why and not self._running("search"):
             return self._next_final(trial_id)

@@ -81,6 +81,19 @@ def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def _how(halt: Halt, sweep: Sweep) -> str:
+    """What an interruption has cost; empty where it was none."""
+    count = sum(record.status == "interrupted" for record in sweep.records.values())
+    if not halt.interrupted or not count:
+        return ""
+    trials = f"{count} training{'' if count == 1 else 's'}"
+    if halt.soft:
+        return (
+            f"Stopped softly: {trials} that ran will go on after the last epoch; nothing is lost."
+        )
+    return f"Stopped at once: {trials} that ran will go on after the last whole epoch."
+
+
 def _check_only(space: Space, prepared: Prepared, say: Callable[[str], None]) -> int:
     from legoray.data.load import load_corpus
     from legoray.search.check import check_space
@@ -171,6 +184,7 @@ class Search:
             with halt.on_signals(self._say):
                 self._tune(corpus, halt, [recorder.push])
         except KeyboardInterrupt:
+            halt.soft = False
             halt.give_up("interrupted")
         return halt
 
@@ -295,7 +309,8 @@ class Search:
             self.recorder.finish(None, interrupted=True)
             self._say(f"to go on, once that is mended: {self.again()}")
             raise halt.problem
-        self._close(interrupted=True)
+        at_once = halt.interrupted and not halt.soft
+        self._close(interrupted=True, how=_how(halt, self.sweep), page=not at_once)
         if halt.reason == "failures":
             self._say_failures()
             return FAILED
@@ -307,7 +322,7 @@ class Search:
         self._say(f"  {record.label}: {record.reason}")
         self._say(f"  all of it: {self.sweep.model_folder(record.key) / 'error.json'}")
 
-    def _close(self, *, interrupted: bool) -> None:
+    def _close(self, *, interrupted: bool, how: str = "", page: bool = True) -> None:
         from legoray.search.closing import closing
         from legoray.zoo.promotion import champion_line
 
@@ -315,6 +330,8 @@ class Search:
         sent = self.recorder.finish(best, interrupted=interrupted)
         champion = None if interrupted else self.recorder.state.champion
         note = "" if sent else f"MLflow does not have everything yet: {self.recorder.problem}"
+        if page:
+            self._report()
         closing(
             self.console,
             self.sweep,
@@ -323,7 +340,19 @@ class Search:
             links=self.recorder.links(),
             registry="" if champion is None else champion_line(champion),
             note=note,
+            how=how,
         )
+
+    def _report(self) -> None:
+        """The page with plots, in the folder and in MLflow. Without it a search is as good."""
+        from legoray.search.report.command import write_report
+
+        try:
+            self.recorder.attach(write_report(self.sweep.folder))
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0]
+            told = first if isinstance(error, InputError) else f"{type(error).__name__}: {first}"
+            self._say(f"the report could not be written: {told}")
 
     def again(self) -> str:
         """The command that goes on with this sweep."""

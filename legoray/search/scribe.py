@@ -24,6 +24,11 @@ from legoray.search.sweep import Sweep
 
 FAILURES = 3  # first trials that may all fail before the search gives up
 
+SOFTLY = (
+    "stopping softly: no new trials begin, those that run end after the epoch they are in; "
+    "press Ctrl-C again to stop at once"
+)
+
 Watcher = Callable[[TrialRecord], None]
 
 
@@ -33,11 +38,17 @@ class Halt(Stopper):
     def __init__(self) -> None:
         self.reason = ""
         self.problem: InputError | None = None
+        self.soft = False  # what runs may still finish its epoch
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        """Whether a trial ends with the epoch that it has just reported."""
+        return self.soft
 
     def stop_all(self) -> bool:
+        return bool(self.reason) and not self.soft
+
+    def stopping(self) -> bool:
+        """Whether nothing new may begin."""
         return bool(self.reason)
 
     @property
@@ -51,13 +62,19 @@ class Halt(Stopper):
 
     @contextmanager
     def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the search in good order; a second one ends it at once."""
+        """Ctrl-C ends the search softly, a second one at once; SIGTERM ends it in good order.
+
+        Softly: nothing new begins, and what runs ends with its epoch, whose checkpoint is written.
+        Whoever sends SIGTERM will not wait that long.
+        """
 
         def handle(number: int, frame: FrameType | None) -> None:
             if self.reason:
+                self.soft = False
                 raise KeyboardInterrupt
+            self.soft = number == signal.SIGINT
             self.give_up("interrupted")
-            say("stopping the trials; press Ctrl-C again to stop at once")
+            say(SOFTLY if self.soft else "stopping")
 
         old = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -124,7 +141,9 @@ class Scribe(Callback):
         if status == "running":
             epochs = merged(record.epochs, message["metrics"])
             changes: dict[str, Any] = {"epochs": epochs, "best": self._best(epochs)}
-            if ended:  # by the scheduler
+            if ended and self._halt.soft:
+                changes |= {"status": "interrupted", "reason": "the search was interrupted"}
+            elif ended:  # by the scheduler
                 changes |= {"status": "pruned", "reason": "stopped: others were better by then"}
                 changes["costs"] = costs_of(epochs)
         else:
@@ -132,7 +151,7 @@ class Scribe(Callback):
             outcome = message.get("outcome")
             if outcome:
                 changes |= {k: outcome[k] for k in ("epochs", "best", "test", "costs", "reason")}
-        if ended:
+        if ended and changes.get("status") != "interrupted":
             changes["ended"] = time.time()
         return changes
 

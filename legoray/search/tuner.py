@@ -68,6 +68,7 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
         home=plan.home,
         finals=plan.finals,
         ended=plan.ended,
+        stopping=halt.stopping,
     )
     shared = Shared(settings, mailbox, [corpus])
     try:

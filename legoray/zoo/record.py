@@ -121,6 +121,10 @@ class Recorder:
             self.flush()
         return self.state.ended
 
+    def attach(self, path: Path) -> bool:
+        """Keep a file with the sweep's run, once `finish` was called; whether MLflow has it."""
+        return self._guarded(partial(self._sender.attach, path))
+
     def links(self) -> list[str]:
         """Commands and an address to look at the sweep, for the closing lines."""
         where = view_path(self.state.experiment_id)
@@ -230,6 +234,9 @@ def send_missing(folder: Path) -> Recorder:
     best = next((r for r in read_trials(folder) if r.number == state.winner), None)
     done = state.ending or state.ended
     recorder.finish(best, interrupted=state.interrupted if done else True)
+    report = Path(folder) / "report.html"
+    if report.exists() and not recorder.problem:
+        recorder.attach(report)
     return recorder
 
 

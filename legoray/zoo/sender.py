@@ -6,6 +6,7 @@ by its tags, and a metric that arrives twice with the same time is dropped by ML
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -133,6 +134,13 @@ class Sender:
         if comparison is not None:
             told = comparison.model_copy(update={"champion": found})
             write_comparison(self.folder, told)
+
+    def attach(self, path: Path) -> None:
+        """Keep a file, such as the report, with the parent run; the same one is sent once."""
+        told = hashlib.sha256(path.read_bytes()).hexdigest()
+        if told != self.state.report:
+            self.start().log_artifact(str(self.state.parent), str(path))
+            self.update(report=told)
 
     def _experiment(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(self.state.experiment)

@@ -41,6 +41,7 @@ class TrackingState(Strict):
     interrupted: bool = False
     version: str | None = None  # the winner's version in the registry
     champion: Champion | None = None  # what the winner is against the champion
+    report: str = ""  # digest of the report that was sent last
 
 
 def load_state(folder: Path, fresh: TrackingState) -> TrackingState:

@@ -142,13 +142,14 @@ def test_a_sweep_survives_sigkill_and_ctrl_c(sample_tables, tmp_path, monkeypatc
         driver.until(lambda: under_way(sweep, done), "going on")
         hold.touch()
         os.kill(driver.process.pid, signal.SIGINT)
+        driver.until(lambda: "stopping softly" in driver.told(), "an answer")
+        hold.unlink()  # what runs ends after its epoch
         assert driver.ended() == 130, driver.told()
         assert "was interrupted" in driver.told()
         assert f"to go on: python run_search.py {space}" in driver.told()
         assert not any(r.status == "running" for r in records(sweep))
         assert read_json(sweep / "sweep.json", SweepInfo).state == "interrupted"
 
-        hold.unlink()
         driver = start(0.0)
         assert driver.ended() == 0, driver.told()
         check_finished(sweep, before)

@@ -19,6 +19,7 @@ from legoray.records import TrialRecord
 FEWEST = 10  # trials, below which nothing is said
 SHAKY = 30  # below which it is said with a warning
 SEED = 0
+TREES = 32
 Value = str | int | float | bool | None
 
 
@@ -119,7 +120,10 @@ def _fanova(
     for record, value in pairs:
         params = {path: record.params[path] for path in varied}
         study.add_trial(optuna.create_trial(params=params, distributions=dict(varied), value=value))
-    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=SEED))
+    judge = FanovaImportanceEvaluator(n_trees=TREES, seed=SEED)
+    return {
+        path: float(share) for path, share in get_param_importances(study, evaluator=judge).items()
+    }
 
 
 def _paths(records: Sequence[TrialRecord]) -> list[str]:

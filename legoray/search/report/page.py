@@ -15,7 +15,7 @@ from legoray.search.closing import commands, why
 from legoray.search.phases import Goal
 from legoray.search.report import maps, plots, tables
 from legoray.search.report.gather import Facts
-from legoray.search.report.importance import importances
+from legoray.search.report.importance import importances, inferred
 from legoray.search.report.progress import spent, steps
 from legoray.search.report.verdict import champion_text, comparison_notes, verdict_text
 from legoray.search.sweep import data_title
@@ -107,7 +107,8 @@ class Page:
             f"<li><span>{escape(name)}</span><b>{escape(text)}</b></li>"
             for name, text in tables.of_winner(facts, best)
         )
-        lines = [line.strip() for line in commands(facts.sweep, self.goal, self._links())[1:]]
+        every = commands(facts.sweep, self.goal, self._links())[1:]
+        lines = [line.strip() for line in every if not line.endswith(".html")]
         again = f"<pre>{escape(chr(10).join(lines))}</pre>"
         finished = facts.info.state == "finished"
         title = f"{'Winner' if finished else 'Best so far'}: {best.label}"
@@ -182,9 +183,9 @@ class Page:
 
     def importance(self) -> str:
         facts = self.facts
-        known = facts.distributions
         if not facts.ranked:
             return ""
+        known = facts.distributions or inferred(facts.search)
         target, found = importances(facts.search, facts.select, known)
         drawn, left, shaky = [], [], list[str]()
         for one in found:

@@ -83,7 +83,8 @@ def by_spent(facts: Facts, done: Sequence[Step]) -> go.Figure | None:
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.24)
     minutes = done[-1].hours < 1
     unit = 60 if minutes else 1
-    for row, places in enumerate(([s.epochs for s in done], [s.hours * unit for s in done]), 1):
+    epochs: list[float] = [step.epochs for step in done]
+    for row, places in enumerate((epochs, [step.hours * unit for step in done]), 1):
         figure.add_trace(_best(places, done, legend=False), row=row, col=1)
     words = f"best {facts.select}"
     base = figure_of([], "epochs trained, all trials", words, height=400, hovermode="closest")
