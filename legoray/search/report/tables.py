@@ -10,6 +10,7 @@ from legoray.pages.blocks import Cell
 from legoray.records import TrialRecord
 from legoray.search.display import NAMES, span
 from legoray.search.report.gather import Facts
+from legoray.search.verdicts import small
 from legoray.zoo.board import Row, settings_text
 from legoray.zoo.boardtext import count_text
 from legoray.zoo.comparison import Pair
@@ -145,7 +146,7 @@ def _pair(pair: Pair) -> list[Cell]:
         Cell(pair.label_b),
         _number(pair.difference, "+.4f"),
         Cell(f"{pair.low:+.4f} to {pair.high:+.4f}", pair.low),
-        Cell("< 0.001" if pair.p_holm < 0.001 else f"{pair.p_holm:.3f}", pair.p_holm),
+        Cell(small(pair.p_holm), pair.p_holm),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from legoray.search.report.gather import Facts
+from legoray.search.verdicts import champion_line, sentence
 
 
 def verdict_text(facts: Facts) -> str:
@@ -13,30 +14,18 @@ def verdict_text(facts: Facts) -> str:
     if found is None or found.winner is None or found.second is None:
         return ""
     pair = found.pair(found.winner, found.second)
-    labels = {one.key: one.label for one in found.compared}
-    if pair is None:
-        return ""
-    sign = 1 if pair.a == found.winner else -1
-    low, high = sorted((sign * pair.low, sign * pair.high))
-    words = {"better": "better than", "worse": "worse than", "tie": "a tie with"}
-    verdict = words[found.against_second or "tie"]
-    return (
-        f"On the test split it is {verdict} the next by validation, "
-        f"{labels.get(found.second, found.second)}: {found.metric} {sign * pair.difference:+.4f} "
-        f"({found.level:.0%} interval {low:+.4f} to {high:+.4f}, p {pair.p_holm:.3f} after Holm)."
-    )
+    return "" if pair is None else f"Against the next by validation, on the test: {sentence(pair)}."
 
 
 def champion_text(facts: Facts) -> str:
     """What became of the registry's champion; empty where nothing was registered."""
     found = facts.comparison.champion if facts.comparison is not None else None
-    if found is None:
-        state = facts.tracking
-        if state is None or not state.version:
-            return ""
-        return f"Registered as version {state.version} of {state.register_as}."
-    moved = "it is the champion now" if found.moved else f"version {found.champion} stays champion"
-    return f"Registered as version {found.version} of {found.name}; {moved}: {found.reason}"
+    if found is not None:
+        return champion_line(found)
+    state = facts.tracking
+    if state is None or not state.version:
+        return ""
+    return f"registry: version {state.version} of '{state.register_as}'"
 
 
 def comparison_notes(facts: Facts) -> Iterator[str]:
