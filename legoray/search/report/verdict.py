@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from legoray.search.report.gather import Facts
-from legoray.search.verdicts import champion_line, sentence
+from legoray.search.verdicts import sentence
+from legoray.zoo.promotion import champion_line
 
 
 def verdict_text(facts: Facts) -> str:
@@ -20,9 +21,11 @@ def verdict_text(facts: Facts) -> str:
 def champion_text(facts: Facts) -> str:
     """What became of the registry's champion; empty where nothing was registered."""
     found = facts.comparison.champion if facts.comparison is not None else None
+    state = facts.tracking
+    if found is None and state is not None:
+        found = state.champion
     if found is not None:
         return champion_line(found)
-    state = facts.tracking
     if state is None or not state.version:
         return ""
     return f"registry: version {state.version} of '{state.register_as}'"
