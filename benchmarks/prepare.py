@@ -1,10 +1,10 @@
 """Preparing a data set, measured: seconds, rows a second and peak memory at 1x, 3x and 10x.
 
-    python benchmarks/prepare.py [--part mind tokens feedback] [--scales 1 3 10]
+    python benchmarks/prepare.py [--part mind tokens feedback] [--scales 1 3 10] [--alone]
 
 mind      files in MIND's format, of the size and shape of MIND-small times each scale (157 thousand
           train impressions, 73 thousand dev, 65 thousand news, 94 thousand users), made tables in
-          one process, and at 1x by Ray Data too; then the tables are loaded as arrays
+          one process, and at 1x by Ray Data too (not with --alone); then they are loaded as arrays
 tokens    titles and abstracts of 65 thousand news, split into word pieces by one thread of one
           process, and by Ray Data over two cores
 feedback  ratings in MovieLens's format, 2 and 10 million: bytes of memory per rating
@@ -12,7 +12,8 @@ feedback  ratings in MovieLens's format, 2 and 10 million: bytes of memory per r
 Each measurement has a process of its own. Memory is the greatest sum over it and its children of
 what is theirs, a share of what they share (PSS), looked at twenty times a second; of one process
 alone what the system counted (ru_maxrss). The files (2.3 GB at 10x) are written into a temporary
-folder (--folder says where) and deleted after. Processor seconds are those of all these processes.
+folder (--folder says where) and deleted after. Processor seconds are those of all these processes,
+without what looking at them takes; on a busy machine they say more than seconds do.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Peak:
 
         self._own, self._stop = psutil.Process(), threading.Event()
         self._cpu: dict[int, float] = {}
+        self._watching = 0.0
         self._before = time.process_time()
         self.bytes = 0
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -60,7 +62,8 @@ class Peak:
         self._stop.set()
         self._thread.join()
         self.bytes = max(self.bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-        self.cpu = time.process_time() - self._before + sum(self._cpu.values())
+        own = time.process_time() - self._before - self._watching
+        self.cpu = own + sum(self._cpu.values())
 
     def _look(self) -> None:
         import psutil
@@ -76,6 +79,7 @@ class Peak:
                     continue
             if total:
                 self.bytes = max(self.bytes, total + self._own.memory_full_info().pss)
+            self._watching = time.thread_time()
 
 
 def measured(act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -165,7 +169,7 @@ def head(what: str) -> None:
     print(f"\n{what:<22}{columns}{'rows x':>9}{'time x':>9}{'cpu x':>9}{'memory x':>9}")
 
 
-def mind(folder: Path, scales: list[float]) -> None:
+def mind(folder: Path, scales: list[float], *, alone: bool) -> None:
     """Tables of generated MIND at each scale, and what loading them takes."""
     from made.mind import write_mind
 
@@ -179,7 +183,7 @@ def mind(folder: Path, scales: list[float]) -> None:
         base = base or found
         line(f"{scale:g}x", found, base)
         loads.append((f"{scale:g}x", in_a_process("load", Path(found["tables"]))))
-        if scale == scales[0]:
+        if scale == scales[0] and not alone:
             shutil.rmtree(home)
             by_ray = in_a_process("mind", raw, home, ray="always")
             assert by_ray["print"] == found["print"], "Ray Data made other tables"
@@ -191,7 +195,7 @@ def mind(folder: Path, scales: list[float]) -> None:
         line(name, found, loads[0][1])
 
 
-def tokens(folder: Path, scales: list[float]) -> None:
+def tokens(folder: Path, scales: list[float], *, alone: bool) -> None:
     """The same texts tokenized in one process and by Ray Data."""
     from made.mind import write_mind
 
@@ -199,17 +203,19 @@ def tokens(folder: Path, scales: list[float]) -> None:
     write_mind(raw, scales[0])
     tables = Path(in_a_process("mind", raw, home)["tables"])
     head("texts to tokens")
-    alone = in_a_process("tokens", tables)
+    base = in_a_process("tokens", tables)
+    base["seconds"] = base.pop("alone")  # without the start of Ray and of the tokenizer
+    line("one process", base, base)
+    if alone:
+        return
     shutil.rmtree(tables / "tokens")
     by_ray = in_a_process("tokens", tables, ray="always")
-    assert by_ray["ids"] == alone["ids"], "Ray Data made other tokens"
-    for found in (alone, by_ray):
-        found["seconds"] = found.pop("alone")  # without the start of Ray and of the tokenizer
-    line("one process", alone, alone)
-    line("Ray Data, 2 cores", by_ray, alone)
+    assert by_ray["ids"] == base["ids"], "Ray Data made other tokens"
+    by_ray["seconds"] = by_ray.pop("alone")
+    line("Ray Data, 2 cores", by_ray, base)
 
 
-def feedback(folder: Path, scales: list[float]) -> None:
+def feedback(folder: Path, scales: list[float], *, alone: bool) -> None:
     """Tables of generated ratings; bytes per rating as the difference of two sizes."""
     from made.ratings import write_ratings
 
@@ -232,6 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--scales", nargs="+", type=float, default=list(SCALES))
+    parser.add_argument("--alone", action="store_true", help="without Ray Data")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--act", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -243,7 +250,7 @@ def main() -> None:
         if free < NEEDED * max(given.scales) / 10:
             raise SystemExit(f"{folder}: {free / 1e9:.1f} GB are free, too few for these scales")
         for part in given.part:
-            PARTS[part](Path(folder), given.scales)
+            PARTS[part](Path(folder), given.scales, alone=given.alone)
 
 
 if __name__ == "__main__":

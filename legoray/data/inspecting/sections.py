@@ -189,7 +189,7 @@ def _cold(found: Inspection) -> Section:
         "new: users without an impression in train; items that nobody clicked in train or in the "
         "histories before its impressions"
     )
-    return Section("cold", "What train has not seen", rows, head, (note,))
+    return Section("cold", "What train has not seen", rows, head, (note,), wide=True)
 
 
 def _slices(found: Inspection) -> Section:
