@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from raw_files import prepared
 from worlds import World, world
@@ -22,6 +23,8 @@ from legoray.data.load import load_corpus, load_items, load_users
 from legoray.data.prepare import Prepared
 from legoray.data.processors import PROCESSORS, processor_class
 from legoray.data.processors.feedback import FeedbackProcessor
+from legoray.model.inputs import Inputs
+from legoray.train.batches import Collator, draw_samples
 
 WORLD = world()
 
@@ -89,6 +92,38 @@ class Seen:
         return (self.time, self.user, self.clicked, history)
 
 
+def batches_in(made: Prepared) -> list[dict[str, list[Any]]]:
+    """The training batches of the first epoch, by the world's keys."""
+    corpus, users, items = load_corpus(made.tables), *keys_of(made)
+    split = corpus.splits["train"]
+    samples = draw_samples(split, task="matching", negatives=2, seed=1, epoch=1)
+    collate = Collator(corpus, split, Inputs(Ids()), max_history=8)  # type: ignore[arg-type]
+    found = []
+    for start in range(0, len(samples), 16):
+        impression, rows = samples.impression[start:][:16], samples.rows[start:][:16]
+        batch = collate(impression, rows)
+        keys = np.array(["", *(items[n] for n in batch.items.tolist())])  # type: ignore[union-attr]
+        shown = {name: keys[getattr(batch, name).numpy()] for name in ("history", "candidates")}
+        who = [users[number] for number in split.user[impression]]
+        labels = batch.labels.tolist()
+        found.append({"users": who, "labels": labels, **{n: k.tolist() for n, k in shown.items()}})
+    return found
+
+
+class Ids:
+    """Items as their numbers."""
+
+    def gather(self, items: Any) -> Any:
+        return items
+
+
+def keys_of(made: Prepared) -> tuple[list[str], list[str]]:
+    """The world's keys of users and, from 1, items."""
+    users = [world_key(key) for key in load_users(made.tables, ["key"])["key"].to_pylist()]
+    items = [world_key(key) for key in load_items(made.tables, ["key"])["key"].to_pylist()]
+    return users, ["", *items]
+
+
 def world_key(key: str) -> str:
     """Families write the world's numbers in their own way: N1001, 0000001001."""
     found = re.search(r"(\d+)$", key)
@@ -96,9 +131,7 @@ def world_key(key: str) -> str:
 
 
 def seen_in(made: Prepared) -> list[Seen]:
-    corpus = load_corpus(made.tables)
-    users = [world_key(key) for key in load_users(made.tables, ["key"])["key"].to_pylist()]
-    items = ["", *(world_key(k) for k in load_items(made.tables, ["key"])["key"].to_pylist())]
+    corpus, users, items = load_corpus(made.tables), *keys_of(made)
     found = []
     for name, split in corpus.splits.items():
         for i in range(len(split)):

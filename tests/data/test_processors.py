@@ -19,7 +19,7 @@ from typing import Any
 
 import damage
 import pytest
-from contract import CASES, FIRST, WORLD, Seen, each, each_family, raw_module, seen_in
+from contract import CASES, FIRST, WORLD, Seen, batches_in, each, each_family, raw_module, seen_in
 from worlds import DAY, START, World
 
 from legoray.data.load import load_corpus
@@ -54,7 +54,9 @@ def _in_process(monkeypatch, home):
 
 @each
 def test_the_future_changes_nothing_before_it(tmp_path, case):
-    first = seen_in(case.prepare(tmp_path, WORLD))
+    made = case.prepare(tmp_path, WORLD)
+    first, batches = seen_in(made), batches_in(made)
+    given = case.feedback is None and case.processor != "sequences"
     if all(one.time < 0 for one in first):
         pytest.skip("nothing is known of time")
     train = sorted(one.time for one in first if one.split == "train")
@@ -62,7 +64,10 @@ def test_the_future_changes_nothing_before_it(tmp_path, case):
     for now in (valid, train[len(train) // 2]):
         changed = WORLD.with_shuffled_future(now)
         assert changed.events != WORLD.events
-        second = seen_in(case.prepare(tmp_path, changed))
+        made = case.prepare(tmp_path, changed)
+        second = seen_in(made)
+        if now == valid and given:  # else how much there is in all decides the split, too
+            assert batches_in(made) == batches
         assert before(first, now)
         assert before(second, now) == before(first, now)
         assert second != first
@@ -99,12 +104,15 @@ def test_negatives_know_nothing_of_later_periods(tmp_path, case):
     if case.feedback is None or case.feedback.times != "known":
         pytest.skip("candidates are given, or nothing is known of time")
     options = {"split": "temporal", "negatives_by": "popularity"}
-    first = seen_in(case.prepare(tmp_path, liked(WORLD), options=options))
+    made = case.prepare(tmp_path, liked(WORLD), options=options)
+    first, batches = seen_in(made), batches_in(made)
     for later, splits in (("valid", {"train"}), ("test", {"train", "valid"})):
         now = min(one.time for one in first if one.split == later)
         changed = with_another_future(liked(WORLD), now)
-        second = seen_in(case.prepare(tmp_path, changed, options=options))
+        made = case.prepare(tmp_path, changed, options=options)
+        second = seen_in(made)
         assert second != first
+        assert batches_in(made) == batches
         kept = [{one for one in found if one.split in splits} for found in (first, second)]
         assert kept[0] == kept[1]
         assert all(len(one.shown) > 1 for one in kept[0])
@@ -134,10 +142,12 @@ def test_the_last_item_changes_nothing_before_it(tmp_path, case):
     elif case.processor != "sequences":
         pytest.skip("there is no last item, or the split is another one")
     slow = one_a_day(liked(WORLD))
-    first, second = (
-        seen_in(case.prepare(tmp_path, world, options=options))
+    (first, batches), (second, others) = (
+        (seen_in(made), batches_in(made))
         for world in (slow, other_last_items(slow))
+        for made in [case.prepare(tmp_path, world, options=options)]
     )
+    assert batches == others
     for split in ("train", "valid"):
         found = [{one for one in made if one.split == split} for made in (first, second)]
         assert found[0] == found[1] != set()
