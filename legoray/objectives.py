@@ -99,6 +99,18 @@ def missing(
     return ""
 
 
+def value_text(name: str, value: float | None) -> str:
+    """An objective's value as tables show it, such as `0.6123` or `12.3M`; empty for None."""
+    if value is None:
+        return ""
+    if name in ("parameters", "trainable"):
+        for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+            if value >= 10 * size or (unit != "k" and value >= size):
+                return f"{value / size:.1f}{unit}"
+    digits = {"latency": 2, "train_seconds": 1, "memory": 0, "parameters": 0, "trainable": 0}
+    return f"{value:,.{digits.get(name, 4)}f}"
+
+
 def non_dominated(values: ArrayLike, modes: Sequence[Mode]) -> NDArray[np.bool_]:
     """Which points of `[N, M]` no other point dominates, as `[N]`.
 
@@ -126,3 +138,22 @@ def non_dominated(values: ArrayLike, modes: Sequence[Mode]) -> NDArray[np.bool_]
         better = (points < points[index]).any(axis=1)
         kept[index] = not (no_worse & better).any()
     return kept
+
+
+def on_front(
+    values: Sequence[Mapping[str, float]], objectives: Sequence[Objective]
+) -> NDArray[np.bool_]:
+    """Which of some trials no other one dominates, as `[N]`.
+
+    Args:
+        values: of each trial, by objective; one that lacks an objective or is worse than a limit is
+            not on the front and beats nobody.
+        objectives: what counts.
+    """
+    kept = [all(one.name in row and one.within(row[one.name]) for one in objectives)
+            for row in values]  # fmt: skip
+    rows = [
+        [row[one.name] if whole else math.nan for one in objectives]
+        for row, whole in zip(values, kept, strict=True)
+    ]
+    return non_dominated(rows, [one.mode for one in objectives])

@@ -12,6 +12,7 @@ from rich.table import Table
 from legoray.records import Metrics, TrialRecord
 from legoray.search.display import NAMES, settings
 from legoray.search.finals import Summary, ranked, summaries, winner
+from legoray.search.fronttable import print_front
 from legoray.search.phases import Goal
 from legoray.search.sweep import ENDED, Sweep, data_title
 from legoray.search.verdicts import print_comparison
@@ -61,6 +62,7 @@ def closing(
         say(f"best on validation: {best.label} (trial {best.number}), {_value(best, goal)}")
         chosen = settings(best, most=20)
         say(f"  {chosen}") if chosen else None
+    print_front(console, sweep)
     if _named(sweep):
         _print_paper(console, sweep)
     elif sweep.of("final", "baseline"):

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from legoray.config import FinalConfig
+from legoray.objectives import objectives_of
 from legoray.records import TrialRecord
+from legoray.search.pareto import front, spread
 from legoray.search.sweep import Sweep, trial_key
 from legoray.zoo.fields import config_key
 
@@ -48,11 +50,13 @@ def finals_of(sweep: Sweep, plan: FinalConfig, select: str, mode: str) -> list[F
     With `each: content` the best `top` of every content operator, so that operators compare on the
     test split; with `each: preset`, of every preset. The seeds are not the search's: the seed that
     won was lucky more often than not.
+
+    With several objectives members of the Pareto front take the place of the best: `top` of them
+    that lie far apart, the best of the first objective among them.
     """
     found: list[Final] = []
     taken: Counter[str] = Counter()
-    best = {r.key: r for r in reversed(ranked(sweep.of("search"), select, mode))}
-    for record in reversed(best.values()):
+    for record in _finalists(sweep, plan, select, mode):
         kind = _group(record, plan)
         taken[kind] += 1
         if taken[kind] > plan.top:
@@ -61,6 +65,20 @@ def finals_of(sweep: Sweep, plan: FinalConfig, select: str, mode: str) -> list[F
             config = {**record.config, "seed": int(record.config["seed"]) + number}
             found.append(Final(trial_key(config, sweep.info), config, record.params))
     return found
+
+
+def _finalists(sweep: Sweep, plan: FinalConfig, select: str, mode: str) -> list[TrialRecord]:
+    """Trials in the order in which they become final ones, as long as there is room for them."""
+    best = {r.key: r for r in reversed(ranked(sweep.of("search"), select, mode))}
+    records = list(reversed(best.values()))
+    objectives = objectives_of(sweep.info.objectives, select)
+    if len(objectives) < 2:
+        return records
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        groups.setdefault(_group(record, plan), []).append(record)
+    fronts = (front(members, objectives) for members in groups.values())
+    return [record for members in fronts for record in spread(members, objectives, plan.top)]
 
 
 def _group(record: TrialRecord, plan: FinalConfig) -> str:

@@ -17,6 +17,7 @@ from legoray.errors import InputError
 from legoray.records import TrialRecord, digest
 from legoray.search.budget import Budget, budget_of, left
 from legoray.search.finals import count_groups, finals_of, winner
+from legoray.search.samplers import sampler_notes
 from legoray.search.space import Space, read_space
 from legoray.search.start_from import start_notes
 from legoray.search.sweep import ENDED, Sweep, data_title, open_sweep
@@ -98,7 +99,7 @@ def _check_only(space: Space, prepared: Prepared, say: Callable[[str], None]) ->
     from legoray.data.load import load_corpus
     from legoray.search.check import check_space
 
-    for note in start_notes(space, prepared.manifest.generated):
+    for note in [*start_notes(space, prepared.manifest.generated), *sampler_notes(space)]:
         say(note)
     corpus = load_corpus(prepared.tables)
     problems = check_space(space, corpus, prepared.tables, home(), say)
@@ -203,6 +204,8 @@ class Search:
         from legoray.search.check import check_space
 
         for note in start_notes(self.space, self.prepared.manifest.generated):
+            self._say(note)
+        for note in sampler_notes(self.space):
             self._say(note)
         loaded: Corpus = ray.get(corpus)
         problems = check_space(self.space, loaded, self.prepared.tables, home(), self._say)

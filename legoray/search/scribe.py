@@ -18,6 +18,7 @@ from ray.tune import Callback
 from ray.tune.stopper import Stopper
 
 from legoray.errors import InputError, Problem
+from legoray.objectives import missing, objectives_of
 from legoray.records import Metrics, TrialRecord, write_json
 from legoray.search.phases import Goal
 from legoray.search.sweep import Sweep
@@ -89,6 +90,7 @@ class Scribe(Callback):
 
     def __init__(self, sweep: Sweep, *, goal: Goal, halt: Halt, watchers: list[Watcher]) -> None:
         self._sweep, self._select, self._halt = sweep, goal.select, halt
+        self._objectives = objectives_of(sweep.info.objectives, goal.select)
         self._better = max if goal.mode == "max" else min
         self._watchers = watchers
         self._recovered: dict[int, int] = {}
@@ -151,9 +153,17 @@ class Scribe(Callback):
             outcome = message.get("outcome")
             if outcome:
                 changes |= {k: outcome[k] for k in ("epochs", "best", "test", "costs", "reason")}
+                changes |= self._unmeasured(record, changes)
         if ended and changes.get("status") != "interrupted":
             changes["ended"] = time.time()
         return changes
+
+    def _unmeasured(self, record: TrialRecord, changes: dict[str, Any]) -> dict[str, Any]:
+        """A trial of the search that lacks an objective has failed: it compares with no other."""
+        if record.phase != "search":
+            return {}
+        wrong = missing(self._objectives, changes["best"], changes["costs"])
+        return {"status": "failed", "reason": wrong} if wrong else {}
 
     def _best(self, epochs: list[Metrics]) -> Metrics:
         finite = [e for e in epochs if math.isfinite(e.get(self._select, math.nan))]

@@ -351,12 +351,6 @@ class Training:
         parameters, trained = self._model.recommender.parameter_counts()
         corpus, group = self._runtime.corpus, self._config.evaluate.group
         groups, left_out = group_counts(corpus.splits["valid"], group or corpus.group)
-        latency = latency_ms(
-            self._model.recommender,
-            shape=self._model.shape,
-            inputs=self._model.inputs,
-            device=self._runtime.device,
-        )
         return {
             **self._progress.costs,
             "seconds": self._progress.costs["seconds"] + time.perf_counter() - self._began,
@@ -365,10 +359,22 @@ class Training:
             "parameters": parameters,
             "trainable": trained,
             "memory_mb": self._memory.mib(),
-            "latency_ms": latency,
+            **self._latency(),
             "valid_groups": groups,
             "valid_groups_left_out": left_out,
         }
+
+    def _latency(self) -> dict[str, float]:
+        """What answering a request takes; the first worker alone measures it, for all of them."""
+        if self._runtime.rank:
+            return {}
+        taken = latency_ms(
+            self._model.recommender,
+            shape=self._model.shape,
+            inputs=self._model.inputs,
+            device=self._runtime.device,
+        )
+        return {"latency_ms": taken}
 
 
 def _told_to_stop(report: Report, metrics: dict[str, float]) -> bool:

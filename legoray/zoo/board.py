@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from legoray.config import ObjectiveConfig
+from legoray.objectives import Objective, objectives_of, on_front, values_of
 from legoray.records import Metrics, SweepInfo, TrialRecord
 from legoray.zoo import fields
 from legoray.zoo.slicetable import totals
@@ -46,6 +48,7 @@ class Entry:
     costs: Metrics
     model: Mapping[str, str] = field(default_factory=dict)  # as `fields.described`
     reads: str = ""  # as `fields.reads_text`
+    objectives: tuple[Objective, ...] = ()  # of the sweep, where it has several
 
     def group(self) -> tuple[str, ...]:
         """Equal where numbers compare."""
@@ -77,6 +80,7 @@ class Row:
     reason: str
     baseline: bool = False
     model: Mapping[str, str] = field(default_factory=dict)
+    pareto: bool = False  # on the front of its sweep's objectives
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Board:
     metrics: list[str]  # the selecting one first
     rows: list[Row]
     baselines: list[Row] = field(default_factory=list)
+    objectives: tuple[Objective, ...] = ()  # of all sweeps with several, in order
 
 
 def entry_of_record(record: TrialRecord, sweep: SweepInfo) -> Entry:
@@ -116,6 +121,7 @@ def entry_of_record(record: TrialRecord, sweep: SweepInfo) -> Entry:
         costs=record.costs,
         model=fields.described(record),
         reads=fields.reads_text(record),
+        objectives=_several(sweep.objectives, sweep.select),
     )
 
 
@@ -145,7 +151,21 @@ def entry_of_run(tags: Mapping[str, str], metrics: Metrics) -> Entry:
         costs=named("cost"),
         model={name: tags[name] for name in DESCRIBED if name in tags},
         reads=tags.get("reads", ""),
+        objectives=_several(_objectives(tags.get(fields.OBJECTIVES, "[]")), tags.get("select", "")),
     )
+
+
+def _several(configs: Sequence[ObjectiveConfig], select: str) -> tuple[Objective, ...]:
+    """The objectives of a sweep that has several; none of one that has one."""
+    return objectives_of(configs, select) if len(configs) > 1 else ()
+
+
+def _objectives(text: str) -> list[ObjectiveConfig]:
+    """What `fields.objectives_text` wrote; none where somebody else wrote it."""
+    try:
+        return [ObjectiveConfig.model_validate(one) for one in json.loads(text)]
+    except (ValueError, TypeError):
+        return []
 
 
 def make_boards(entries: Iterable[Entry]) -> list[Board]:
@@ -194,11 +214,12 @@ def _board(entries: list[Entry]) -> Board:
         if entry.phase == "final":
             finals.setdefault(entry.config, []).append(entry)
     searched = sorted((e for e in entries if e.phase == "search"), key=_order)
+    best = _on_fronts(searched)
     rows: list[Row] = []
     for entry in searched:
         own = finals.pop(entry.config, [])
         rank = len(rows) + 1 if _ranked(entry) else None
-        rows.append(_row(entry, rank, entry.best, own))
+        rows.append(replace(_row(entry, rank, entry.best, own), pareto=entry in best))
     rows += [_row(own[0], None, _mean([e.best for e in own]), own) for own in finals.values()]
     return Board(
         data=first.data,
@@ -210,7 +231,23 @@ def _board(entries: list[Entry]) -> Board:
         metrics=_metric_names(entries),
         rows=rows,
         baselines=_baselines(entries),
+        objectives=tuple(dict.fromkeys(one for entry in entries for one in entry.objectives)),
     )
+
+
+def _on_fronts(searched: list[Entry]) -> list[Entry]:
+    """The members of the Pareto front of each sweep that has several objectives."""
+    found: list[Entry] = []
+    for sweep, objectives in dict.fromkeys((e.sweep, e.objectives) for e in searched):
+        kept = [
+            e
+            for e in searched
+            if (e.sweep, e.objectives) == (sweep, objectives) and e.status == "completed"
+        ]
+        if objectives:
+            marks = on_front([values_of(objectives, e.best, e.costs) for e in kept], objectives)
+            found += [entry for entry, mark in zip(kept, marks, strict=True) if mark]
+    return found
 
 
 def _baselines(entries: list[Entry]) -> list[Row]:

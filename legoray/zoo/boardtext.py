@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from legoray.objectives import COSTS, UNITS, value_text
 from legoray.zoo.board import Board, Row
 
 REASONS = 3  # failures whose reason is told below a board
+MEMBER = "*"  # of the Pareto front
 SETTINGS = 26  # characters that the column of settings has at least
 ALWAYS, TRIAL, SECONDS, STATUS, SIZE, CHOSEN, MORE, MEMORY = range(8)  # what gives way, last first
 
@@ -107,6 +109,7 @@ def to_csv(boards: list[Board], top: int) -> str:
             **{f"test {name} std": spread.std for name, spread in row.test.items()},
             "seeds": max((spread.seeds for spread in row.test.values()), default=0),
             **row.costs,
+            **({"pareto": row.pareto} if board.objectives else {}),
         }
         for board in boards
         for row in [*board.rows[:top], *board.baselines]
@@ -141,6 +144,7 @@ def _columns(board: Board, rows: list[Row]) -> list[Column]:
         Column("model", [r.label for r in rows], right=False),
         Column("settings", [r.settings for r in rows], CHOSEN, right=False),
         *metrics,
+        *_objective_columns(board, rows),
         Column("seconds", [_seconds(r) for r in rows], SECONDS),
         Column("parameters (trained)", [_size(r) for r in rows], SIZE),
         Column("MB", [count_text(r.costs.get("memory_mb")) for r in rows], MEMORY),
@@ -148,6 +152,18 @@ def _columns(board: Board, rows: list[Row]) -> list[Column]:
         Column("status", ["baseline" if r.baseline else r.status for r in rows], STATUS, False),
     ]
     return [column for column in columns if any(column.cells)]
+
+
+def _objective_columns(board: Board, rows: list[Row]) -> list[Column]:
+    """The costs that a search had as objectives, and which models are on its Pareto front."""
+    if not board.objectives:
+        return []
+    costs = [one for one in board.objectives if one.name in COSTS]
+    columns = [
+        Column(one.name, [value_text(one.name, one.value({}, row.costs)) for row in rows])
+        for one in costs
+    ]
+    return [*columns, Column("front", [MEMBER if row.pareto else "" for row in rows])]
 
 
 def _fitting(columns: list[Column], width: int) -> list[Column]:
@@ -172,6 +188,10 @@ def _footer(board: Board, top: int) -> list[str]:
         lines.insert(0, f"not shown: {told}")
     if any(row.rank and row.status == "pruned" for row in board.rows[:top]):
         lines.insert(0, "pruned: stopped early; these stand below what ran to its end")
+    if board.objectives:
+        names = [one.name for one in board.objectives]
+        named = (f"{name} in {UNITS[name]}" if name in UNITS else name for name in names)
+        lines.insert(0, f"{MEMBER} on the Pareto front of {', '.join(named)}")
     seeds = {s.seeds for row in board.rows for s in row.test.values()}
     if seeds:
         spread = f"mean ± standard deviation over {_either(seeds)} seeds"

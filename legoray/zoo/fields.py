@@ -28,6 +28,7 @@ ORIGINAL = "original"  # a text that is the data's own
 CONFIG_KEY = "legoray.config_key"  # of the configuration without its seed: finals share it
 CHOSEN = "legoray.chosen"  # what the search chose, as JSON
 LABEL = "legoray.label"  # the model's name in tables
+OBJECTIVES = "objectives"  # of several, as JSON
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 LONGEST = 4000  # characters of a tag or parameter; MLflow's own limits are a little higher
@@ -177,11 +178,18 @@ def sweep_tags(sweep: SweepInfo) -> dict[str, str]:
         "fingerprint": sweep.fingerprint,
         "protocol": json.dumps(sweep.protocol, sort_keys=True)[:LONGEST],
         "select": sweep.select,
+        **({OBJECTIVES: objectives_text(sweep)} if sweep.objectives else {}),
         "git_revision": sweep.git_revision,
         "versions": json.dumps(sweep.versions, sort_keys=True)[:LONGEST],
         "mlflow.source.name": sweep.space_file,
         "mlflow.source.git.commit": sweep.git_revision,
     }
+
+
+def objectives_text(sweep: SweepInfo) -> str:
+    """The objectives of a sweep as JSON: names, or names with limits."""
+    told = [one.name if one.limit is None else one.model_dump() for one in sweep.objectives]
+    return json.dumps(told)
 
 
 def fixed_tags(record: TrialRecord, sweep: SweepInfo) -> dict[str, str]:

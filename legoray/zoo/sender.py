@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from legoray.records import Metrics, SweepInfo, TrialRecord, digest
+from legoray.records import Metrics, SweepInfo, TrialRecord, digest, read_trials
 from legoray.zoo import fields
 from legoray.zoo.comparison import read_comparison, write_comparison
+from legoray.zoo.fronts import send_front
 from legoray.zoo.note import sweep_note
 from legoray.zoo.package import log_model
 from legoray.zoo.registry import register
@@ -110,6 +111,7 @@ class Sender:
             sent = self.state.trials[f"{winner.number}-{winner.key}"]
             if sent.model and not interrupted:
                 self._register(client, sent, winner, model)
+                self._send_front(client)
             _log(client, parent, tags={"winner": fields.run_name(winner)})
         self._close_open(client)
         note = sweep_note(self.sweep, winner, self.state.register_as, self.state.version)
@@ -141,6 +143,12 @@ class Sender:
         if told != self.state.report:
             self.start().log_artifact(str(self.state.parent), str(path))
             self.update(report=told)
+
+    def _send_front(self, client: MlflowClient) -> None:
+        """Mark and register the members of the Pareto front, where there are several objectives."""
+        if self.sweep.objectives:
+            records, known = read_trials(self.folder), self.state.trials
+            send_front(client, self.state.register_as, records, known, self.sweep)
 
     def _experiment(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(self.state.experiment)

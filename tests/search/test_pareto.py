@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tinytrain
+from rich.console import Console
 
-from legoray.config import ObjectiveConfig, SearchConfig
+from legoray.config import FinalConfig, ObjectiveConfig, SearchConfig
 from legoray.objectives import Objective, missing, non_dominated, objectives_of
 from legoray.records import TrialRecord
+from legoray.search.finals import finals_of
+from legoray.search.fronttable import print_front
 from legoray.search.pareto import front, knee, spread
+from legoray.search.phases import Goal
+from legoray.search.scribe import Halt, Scribe
+from legoray.search.sweep import open_sweep
 
 TWO = objectives_of([ObjectiveConfig(name="auc"), ObjectiveConfig(name="latency")], "auc")
 
@@ -112,3 +121,65 @@ def test_objectives_are_named_or_told_in_full():
     ]  # fmt: skip
     assert [one.name for one in objectives_of([], "mrr")] == ["mrr"]
     assert found[1].title == "latency (ms per 1,000 candidates)"
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A sweep of two objectives: three trials on its front, of which the last is beaten nowhere."""
+    text = tinytrain.SPACE.replace("trials: 4", "objectives: [auc, latency]")
+    space = tinytrain.TinySpace(tmp_path / "space.yaml", text)
+    found = open_sweep(space, tmp_path / "sweep", tmp_path / "tables", tinytrain.MANIFEST)
+    values = [(0.9, 9.0), (0.8, 5.0), (0.85, 6.0), (0.5, 1.0), (0.95, 0.5), (0.4, 9.5)]
+    for number, (auc, latency) in enumerate(values):
+        config = {"seed": 1, "n": number, "model": {"content": {"name": "id"}}}
+        record = trial(number, auc, latency, "pruned" if number == 4 else "completed")
+        found.records[number] = record.model_copy(update={"config": config})
+    yield found
+    found.close()
+
+
+def test_finals_are_members_of_the_front_that_lie_apart(sweep):
+    finals = finals_of(sweep, FinalConfig(top=3, seeds=1), "auc", "max")
+    assert [final.config["n"] for final in finals] == [0, 3, 1]
+    each = finals_of(sweep, FinalConfig(top=1, each="content", seeds=1), "auc", "max")
+    assert [final.config["n"] for final in each] == [0]
+
+
+def test_the_closing_lines_have_the_front_as_a_table(sweep):
+    screen = io.StringIO()
+    print_front(Console(file=screen, width=100), sweep)
+    text = screen.getvalue()
+    assert "Pareto front: 4 models of 5 that no other beats in every objective at once:" in text
+    rows = [line.split("│")[1:-1] for line in text.splitlines() if "a+b+c" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["0", "a+b+c", "0.9000", "9.00"],
+        ["2", "a+b+c", "0.8500", "6.00"],
+        ["1", "a+b+c ◆", "0.8000", "5.00"],
+        ["3", "a+b+c", "0.5000", "1.00"],
+    ]
+    assert "latency (ms" in text
+    sweep.info = sweep.info.model_copy(update={"objectives": []})
+    print_front(Console(file=screen, width=100), sweep)
+    assert screen.getvalue() == text, "one objective has no front"
+
+
+def test_no_trial_within_a_limit_is_told(sweep):
+    limit = ObjectiveConfig(name="latency", limit=0.1)
+    sweep.info = sweep.info.model_copy(update={"objectives": [ObjectiveConfig(name="auc"), limit]})
+    screen = io.StringIO()
+    print_front(Console(file=screen, width=100), sweep)
+    assert "No trial is within every limit (latency 0.1)" in screen.getvalue()
+
+
+def test_a_trial_without_an_objective_has_failed(sweep):
+    goal = Goal("auc", "max")
+    scribe = Scribe(sweep, goal=goal, halt=Halt(), watchers=[])
+    for number, costs in ((6, {}), (7, {"latency_ms": 2.0})):
+        sweep.begin(str(number), "search", "a+b+c", {"seed": number}, {})
+        outcome = {"epochs": [], "best": {"auc": 0.6}, "test": {}, "costs": costs, "reason": ""}
+        one = SimpleNamespace(config={"number": number, "key": str(number), "resumed": 0})
+        message = {"status": "completed", "outcome": outcome}
+        scribe.on_trial_result(0, [], one, {"message": message, "done": True})
+    assert sweep.records[6].status == "failed"
+    assert sweep.records[6].reason == "its objective latency was not measured"
+    assert sweep.records[7].status == "completed"
