@@ -91,6 +91,10 @@ def search(
         bool,
         typer.Option("--fresh", help="Set an earlier sweep of this name aside and start anew."),
     ] = False,
+    no_reuse: Annotated[
+        bool,
+        typer.Option("--no-reuse", help="Train also what an earlier sweep has measured."),
+    ] = False,
 ) -> None:
     """Search a space of recommenders. Started again, an interrupted search goes on.
 
@@ -108,6 +112,7 @@ def search(
         folder=folder,
         check_only=check,
         console=console_of(),
+        reuse=not no_reuse,
     )
     raise typer.Exit(code)
 

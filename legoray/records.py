@@ -53,6 +53,7 @@ class TrialRecord(Strict):
     node: str = ""
     resumed: int = 0  # how often it went on from a checkpoint
     reused: bool = False  # its result was taken from an earlier measurement
+    source: dict[str, str] = Field(default_factory=dict)  # of which sweep, trial and MLflow run
 
 
 class SweepInfo(Strict):

@@ -14,6 +14,7 @@ from legoray.search.display import NAMES, settings
 from legoray.search.finals import Summary, ranked, summaries, winner
 from legoray.search.fronttable import print_front
 from legoray.search.phases import Goal
+from legoray.search.reuse import taken_line
 from legoray.search.sweep import ENDED, Sweep, data_title
 from legoray.search.verdicts import print_comparison
 from legoray.zoo.comparison import read_comparison
@@ -57,6 +58,8 @@ def closing(
     say()
     say(why(sweep))
     say(how) if how else None
+    if taken_line(sweep):
+        say(taken_line(sweep))
     best = next(iter(ranked(sweep.of("search"), goal.select, goal.mode)), None)
     if best is not None:
         say(f"best on validation: {best.label} (trial {best.number}), {_value(best, goal)}")

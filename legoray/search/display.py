@@ -20,6 +20,7 @@ from rich.text import Text
 from legoray.records import TrialRecord
 from legoray.search.finals import ranked
 from legoray.search.phases import Goal
+from legoray.search.reuse import taken_text
 from legoray.search.sweep import ENDED, Sweep
 
 NAMES = {
@@ -90,6 +91,8 @@ class Board:
         seconds = taken(record)
         if seconds is not None:
             parts.append(span(seconds))
+        if record.reused:
+            parts.append(taken_text(record))
         if record.status in ("infeasible", "failed"):
             parts.append((record.reason.splitlines() or ["no reason given"])[0][:160])
         return "  ".join(parts)

@@ -5,6 +5,7 @@ Search and finals are one Tune run, so that the finals find the slots warm.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +19,7 @@ from legoray.search.budget import Clock, begun
 from legoray.search.finals import Final
 from legoray.search.sweep import ENDED, Sweep, trial_key
 from legoray.train.job import Job
+from legoray.zoo.earlier import Earlier
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Phases(Searcher):
         finals: Callable[[], list[Final]],
         ended: str = "",
         stopping: Callable[[], bool] | None = None,
+        earlier: Earlier | None = None,
+        adopted: Callable[[TrialRecord], None] = lambda record: None,
     ) -> None:
         """Wrap a study.
 
@@ -55,11 +59,14 @@ class Phases(Searcher):
             finals: what to train once the search is over; called then.
             ended: why there is nothing left to search, where that is so.
             stopping: whether nothing new may begin; never where None.
+            earlier: results that are taken instead of training the same again.
+            adopted: told of the record of each that was.
         """
         super().__init__(metric="value", mode=goal.mode)
         self._sweep, self._study, self._goal, self._home = sweep, study, goal, home
         self._budget, self._clock = budget, Clock(sweep, over=bool(ended))
         self._plan, self._stopping = finals, stopping
+        self._plan, self._earlier, self._adopted = finals, earlier, adopted
         self._finals: Iterator[Final] | None = None
         self._live: dict[str, TrialRecord] = {}  # by Tune's trial id, as they were opened
         self.why = ended  # why the search ended: trials | epochs | hours | exhausted
@@ -126,13 +133,28 @@ class Phases(Searcher):
         if any(record.key == key for record in self._live.values()):
             self._study.on_trial_complete(trial_id, None, error=True)
             return None
-        known = self._sweep.find(key, "search")
+        final = Final(key, config, proposal["params"])
+        known = self._sweep.find(key, "search") or self._take(final, "search")
         for epoch in known.epochs if known is not None else ():
             self._study.on_trial_result(trial_id, self._told(epoch))
         if known is not None and known.status in ENDED:
             self._conclude(trial_id, known)
             return None
-        return self._order(trial_id, Final(key, config, proposal["params"]), "search")
+        return self._order(trial_id, final, "search")
+
+    def _take(self, final: Final, phase: Phase) -> TrialRecord | None:
+        """The record of a training whose result an earlier sweep has, if one has it."""
+        if self._earlier is None:
+            return None
+        target, test = self._sweep.model_folder(final.key) / "best", self._goal.test
+        found = self._earlier.take(final.key, phase, final.config, target, test=test)
+        if found is None:
+            return None
+        label = TrialConfig.model_validate(final.config).model.label()
+        record = self._sweep.begin(final.key, phase, label, final.config, final.params)
+        record = self._sweep.change(record.number, ended=time.time(), **found.changes())
+        self._adopted(record)
+        return record
 
     def _told(self, epoch: dict[str, float]) -> dict[str, Any]:
         """An epoch as the study is told of it."""
@@ -151,7 +173,7 @@ class Phases(Searcher):
             self._sweep.set_state("finals", ended=self.why)
             self._finals = iter(self._plan())
         for final in self._finals:
-            known = self._sweep.find(final.key, "final")
+            known = self._sweep.find(final.key, "final") or self._take(final, "final")
             if known is None or known.status not in ENDED:
                 return self._order(trial_id, final, "final")
         return cast(None, Searcher.FINISHED)  # a word that Tune knows

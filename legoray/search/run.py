@@ -43,6 +43,7 @@ def run_search(
     check_only: bool = False,
     console: Console,
     train_fn: str = TRAIN,
+    reuse: bool = True,
 ) -> int:
     """Search a space, or go on with a search that was interrupted.
 
@@ -55,6 +56,7 @@ def run_search(
         check_only: validate, build every corner and run a batch of each, nothing more.
         console: where to print.
         train_fn: `module:function` that trains a job; it must be importable on every node.
+        reuse: take results of earlier sweeps, where the file does not say otherwise.
 
     Returns:
         The exit code: 0 done, 1 nothing could be trained, 130 interrupted.
@@ -72,7 +74,7 @@ def run_search(
     try:
         sweep.interrupt()
         budget = budget_of(space.config.search, trials)
-        search = Search(space, prepared, sweep, console, address, budget, folder, train_fn)
+        search = Search(space, prepared, sweep, console, address, budget, folder, train_fn, reuse)
         return search.run()
     finally:
         sweep.close()
@@ -121,6 +123,7 @@ class Search:
     budget: Budget
     folder: Path | None
     train_fn: str = TRAIN
+    reuse: bool = True
 
     def run(self) -> int:
         """Do what is left, print the closing lines, return the exit code."""
@@ -214,6 +217,7 @@ class Search:
 
     def _tune(self, corpus: Any, halt: Halt, watchers: list[Callable[[TrialRecord], None]]) -> None:
         from legoray.search.display import Board
+        from legoray.search.reuse import earlier_results
         from legoray.search.study import StudySearcher
         from legoray.search.tuner import Plan, run_trials, slots_that_fit
 
@@ -240,6 +244,7 @@ class Search:
             ended="" if self._search_left() else self._ended(),
             train_fn=self.train_fn,
             watchers=[board.watch, *watchers],
+            earlier=earlier_results(self.sweep, config, self._say) if self._reuses() else None,
         )
         try:
             self.sweep.set_state("searching" if not plan.ended else "finals")
@@ -248,6 +253,10 @@ class Search:
         finally:
             self.sweep.interrupt()
             study.close()
+
+    def _reuses(self) -> bool:
+        """Whether results of earlier sweeps are taken: never for another training's function."""
+        return self.reuse and self.space.config.search.reuse and self.train_fn == TRAIN
 
     # --- the end
 
@@ -364,6 +373,7 @@ class Search:
             words += ["--trials", str(self.budget.trials)]
         if self.folder is not None:
             words += ["--folder", str(self.folder)]
+        words += [] if self.reuse else ["--no-reuse"]
         if self.address is not None:
             words += ["--address", self.address]
         return shlex.join(words)

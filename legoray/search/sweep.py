@@ -31,6 +31,7 @@ from legoray.records import (
     write_json,
 )
 from legoray.search.lock import SweepLock
+from legoray.train.version import TRAINING
 from legoray.yamlfile import Document, dotted, parse_yaml
 
 MAY_DIFFER = ("search.trials", "search.epochs", "search.hours", "search.reuse", "final")
@@ -339,7 +340,7 @@ def git_revision() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    found = {"legoray": legoray.__version__}
+    found = {"legoray": legoray.__version__, "training": str(TRAINING)}
     for name in ("torch", "transformers", "peft", "ray", "optuna"):
         try:
             found[name] = version(name)

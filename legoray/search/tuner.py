@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from legoray.config import SearchConfig
 from legoray.errors import InputError, Problem
+from legoray.records import TrialRecord
 from legoray.search.finals import Final
 from legoray.search.mailbox import Mailbox
 from legoray.search.phases import Budget, Goal, Phases
@@ -23,6 +24,7 @@ from legoray.search.scribe import Halt, Scribe, Watcher
 from legoray.search.slots import Shared, SlotSettings
 from legoray.search.sweep import ENDED, Sweep
 from legoray.search.trainers import TrialRunner
+from legoray.zoo.earlier import Earlier
 
 LOSSES = 5  # times that a trial may lose its Tune actor (with its node) before it counts as failed
 BYTES = 1024.0  # of memory that a trial reserves: something, since the CPUs are its workers'
@@ -41,6 +43,7 @@ class Plan:
     ended: str = ""  # why there is nothing left to search, where that is so
     train_fn: str = SlotSettings().train_fn
     watchers: list[Watcher] = field(default_factory=list)
+    earlier: Earlier | None = None  # results that are taken instead of training the same again
 
 
 def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Halt) -> str:
@@ -60,6 +63,14 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
     concurrent = slots_that_fit(plan.search)
     settings = slot_settings(plan, str(sweep.folder / "ray"))
     mailbox = open_mailbox()
+    scheduler = _scheduler(sweep, plan)
+
+    def adopted(record: TrialRecord) -> None:
+        if record.phase == "search":
+            scheduler.replay(record, plan.goal)
+        for watcher in plan.watchers:
+            watcher(record)
+
     phases = Phases(
         sweep,
         study,
@@ -69,6 +80,8 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
         finals=plan.finals,
         ended=plan.ended,
         stopping=halt.stopping,
+        earlier=plan.earlier,
+        adopted=adopted,
     )
     shared = Shared(settings, mailbox, [corpus])
     try:
@@ -79,7 +92,7 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
             config={},
             num_samples=-1,
             search_alg=phases,
-            scheduler=_scheduler(sweep, plan),
+            scheduler=scheduler,
             resources_per_trial=trial_resources(settings),
             max_concurrent_trials=concurrent,
             reuse_actors=plan.search.trainer != "per_trial",

@@ -24,6 +24,7 @@ SWEEP = "legoray.sweep"
 KIND = "legoray.kind"  # sweep | trial
 NUMBER = "legoray.number"
 TRIAL_KEY = "legoray.trial_key"
+SOURCE_RUN = "legoray.source_run"  # the run in which a reused result was measured
 ORIGINAL = "original"  # a text that is the data's own
 CONFIG_KEY = "legoray.config_key"  # of the configuration without its seed: finals share it
 CHOSEN = "legoray.chosen"  # what the search chose, as JSON
@@ -219,4 +220,12 @@ def changing_tags(record: TrialRecord) -> dict[str, str]:
         "node": record.node,
         "resumed": str(record.resumed),
         "reused": "yes" if record.reused else "no",
+        "reused_from": source_text(record),
+        SOURCE_RUN: record.source.get("run", ""),
     }
+
+
+def source_text(record: TrialRecord) -> str:
+    """Where a reused result was measured: `mind_small, trial 7`; empty for others."""
+    told = record.source
+    return f"{told.get('sweep', '')}, trial {told.get('trial', '?')}" if record.reused else ""
