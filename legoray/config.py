@@ -14,11 +14,13 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
+    WithJsonSchema,
     model_serializer,
     model_validator,
 )
@@ -326,15 +328,34 @@ class TrackingConfig(Strict):
     register_as: str | None = Field(None, description="name in the registry; the search's if null")
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+OneOrMore = Annotated[
+    list[str],
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+
+
 class SpaceConfig(Strict):
     """`search_spaces/*.yaml`. `model` and `train` are trees; any leaf of them may be searched."""
 
     name: Name
     description: str = ""
-    data: str = Field(description="a datasets/*.yaml; relative to this file or the folder above it")
+    data: OneOrMore = Field(
+        min_length=1,
+        description="a datasets/*.yaml, or a list of them that are searched one after another; "
+        "relative to this file or the folder above it",
+    )
     seed: Annotated[int, Field(ge=0)] = 1
     model: dict[str, Any]
     train: dict[str, Any] = Field(default_factory=dict)
+    where: OneOrMore = Field(
+        default_factory=list,
+        description="what all configurations fulfil, as `behavior.heads divides hidden_size`",
+    )
     evaluate: EvaluateConfig = EvaluateConfig()
     search: SearchConfig = SearchConfig()
     final: FinalConfig = FinalConfig()

@@ -110,9 +110,28 @@ def parse_yaml(text: str, path: str | os.PathLike[str] = "<text>") -> Document:
         loader.dispose()
 
 
+def scalar(text: str) -> Any:
+    """What a plain word is in YAML: `64` a number, `true` a truth value, `cnn` a word."""
+    loader = _Loader("")
+    try:
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        return loader.construct_object(yaml.ScalarNode(tag, text))
+    finally:
+        loader.dispose()
+
+
+def _plain_cases(node: yaml.MappingNode) -> None:
+    """Beside `case`, keys are values of what it names: `64: ...` stays as it is written."""
+    if any(key.value == "case" for key, _ in node.value):
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
+                key.tag = "tag:yaml.org,2002:str"
+
+
 def _note_lines(node: yaml.Node, keys: Keys, lines: dict[Keys, int], path: Path) -> None:
     """Record the line of every value below `node`, and refuse keys that stand twice."""
     if isinstance(node, yaml.MappingNode):
+        _plain_cases(node)
         for key_node, value in node.value:
             line = key_node.start_mark.line + 1
             if not key_node.tag.endswith((":str", ":merge")):

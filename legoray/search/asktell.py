@@ -39,7 +39,7 @@ from optuna.trial import FrozenTrial, TrialState
 from legoray.config import SamplerConfig
 from legoray.errors import InputError, Problem
 from legoray.objectives import missing, objectives_of, values_of
-from legoray.search.cover import MOST_LISTED, listing
+from legoray.search.cover import MOST_LISTED, listing, repaired
 from legoray.search.journal import open_journal
 from legoray.search.samplers import make_sampler, numbers_in
 from legoray.search.space import Rejected, Space, key_of
@@ -148,7 +148,7 @@ class AskTell:
         self.study.sampler = make_sampler(settings, self._proposal_seed(), self._numbers)
         trial = self.study.ask()
         try:
-            config = self.space.sample(trial)
+            config, picked = self.space.propose(trial)
             key = key_of(config)
             twin = self._seen().get(key)
             if twin is not None:
@@ -156,12 +156,13 @@ class AskTell:
             trial.set_user_attr("key", key)
         except Rejected as error:
             self._fail(trial.number, "rejected", str(error))
+            self._enqueue_repaired(error.picked)
             return None
         except BaseException as error:
             self._fail(trial.number, "failed", f"{type(error).__name__}: {error}")
             raise
         again_of = trial.user_attrs.get("again_of")
-        return Suggestion(trial.number, config, plain_params(trial.params), again_of)
+        return Suggestion(trial.number, config, picked, again_of)
 
     def _proposal_seed(self) -> int:
         """The seed of the next row's random numbers, from the place of its proposal.
@@ -303,6 +304,13 @@ class AskTell:
         for key, pins in listed.items():
             if key not in known:
                 self.study.enqueue_trial(named(self.space, pins), user_attrs={"grid": key})
+
+    def _enqueue_repaired(self, picked: Mapping[str, Any]) -> None:
+        """After an invalid proposal, propose the nearest valid one that is found."""
+        if picked and not self.grid:
+            found = repaired(self.space, picked, random.Random(self._proposal_seed()))
+            if found is not None:
+                self.study.enqueue_trial(named(self.space, found.picked))
 
     def _enqueue_unseen(self) -> None:
         """In a small space, propose one that was not tried; say so where there is none."""

@@ -4,6 +4,9 @@ A predictor that no behavior operator of the space can feed is a mistake. One th
 them is drawn only after one of those: the choice is then narrowed, and the narrowed choice is a
 parameter of its own, `model/predictor@sequence`, so that no trial is wasted on an impossible
 composition and the sampler never sees one name with two sets of options.
+
+A condition of `where` that names nothing but parts decides here, too: `not (content == "llm" and
+behavior == "gru")`.
 """
 
 from __future__ import annotations
@@ -13,10 +16,14 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
+from legoray.search.formula import AbsentError, Formula, FormulaError
 from legoray.search.notation import KINDS
+from legoray.search.places import canonical
 from legoray.search.tree import Choice, Const, Group, Node
 
 Triple = tuple[str, str, str]
+_FORMS = [(kind, (kind, *rest)) for kind in KINDS for rest in ((), ("name",))]
+_NAMES = {path: kind for kind, short in _FORMS for path in (short, canonical(short))}
 
 
 def part_names(node: Node) -> tuple[str, ...]:
@@ -30,7 +37,11 @@ def part_names(node: Node) -> tuple[str, ...]:
 class Fits:
     """The valid compositions among the parts that a space offers."""
 
-    def __init__(self, parts: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, parts: Mapping[str, tuple[str, ...]], conditions: Iterable[Formula] = ()
+    ) -> None:
+        """The compositions of some parts; of the conditions, those on parts alone count."""
+        self._conditions = [c for c in conditions if all(p in _NAMES for p, _ in c.paths)]
         self.parts = {kind: parts[kind] for kind in KINDS}
         self._offered: dict[tuple[str, tuple[str | None, ...]], tuple[str, ...]] = {}
         self._suffixes: dict[tuple[str, tuple[str, ...]], str] = {}
@@ -38,26 +49,49 @@ class Fits:
     @cached_property
     def triples(self) -> frozenset[Triple]:
         """All valid `(content, behavior, predictor)`."""
+        every = product(*(self.parts[kind] for kind in KINDS))
+        return frozenset((c, b, p) for c, b, p in every if not self.explain(c, b, p))
+
+    def explain(self, content: str, behavior: str, predictor: str) -> str | None:
+        """Why a composition is refused; None where it is valid."""
         from legoray.model.compose import explain
 
-        every = product(*(self.parts[kind] for kind in KINDS))
-        return frozenset((c, b, p) for c, b, p in every if not explain(c, b, p))
+        reason = explain(content, behavior, predictor)
+        names = dict(zip(KINDS, (content, behavior, predictor), strict=True))
+        for condition in self._conditions if not reason else ():
+            try:
+                held = condition.evaluate(lambda path: names[_NAMES[path]])
+            except (AbsentError, FormulaError):
+                continue  # told where it is checked
+            if held is False:
+                return f"`where` excludes it: {condition.text}"
+        return reason
 
     def why_not(self, drawn: Mapping[str, str] | None = None) -> str:
         """Why a composition with the drawn parts, the rest as it comes first, is refused."""
+        names = [(drawn or {}).get(kind, self.parts[kind][0]) for kind in KINDS]
+        return str(self.explain(*names) or "these parts do not fit together")
+
+    def excluded(self, drawn: Mapping[str, str]) -> str | None:
+        """Which condition alone stands against parts that would fit together; None if none does."""
         from legoray.model.compose import explain
 
-        names = [(drawn or {}).get(kind, self.parts[kind][0]) for kind in KINDS]
-        return str(explain(*names) or "these parts do not fit together")
+        if not self._conditions:
+            return None
+        parts = {kind: (drawn[kind],) if kind in drawn else self.parts[kind] for kind in KINDS}
+        fitting = (names for names in product(*parts.values()) if not explain(*names))
+        names = next(fitting, None)
+        return self.explain(*names) if names is not None else None
 
     def strangers(self, kind: str) -> list[tuple[str, str]]:
-        """Parts of a kind that no valid composition holds, each with a reason."""
+        """Parts of a kind that fit with nothing here, conditions aside, each with a reason."""
         from legoray.model.compose import explain
 
         at = KINDS.index(kind)
         found = []
         for name in self.parts[kind]:
-            if all(triple[at] != name for triple in self.triples):
+            others = {**self.parts, kind: (name,)}
+            if all(explain(*names) for names in product(*(others[k] for k in KINDS))):
                 sample = [self.parts[other][0] for other in KINDS]
                 sample[at] = name
                 found.append((name, str(explain(*sample) or "")))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from legoray.errors import Problem, nearest
+from legoray.search.formula import Formula, FormulaError, read_formula
 from legoray.search.tree import (
+    ELSE,
+    Case,
     Choice,
     Const,
     Group,
+    Moved,
     Node,
     Option,
     Range,
@@ -21,9 +26,9 @@ from legoray.search.tree import (
     sort_key,
     text_of,
 )
-from legoray.yamlfile import Document, Keys, dotted
+from legoray.yamlfile import Document, Keys, dotted, scalar
 
-WORDS = ("choice", "int", "float", "log")
+WORDS = ("choice", "int", "float", "log", "case")
 KINDS = ("content", "behavior", "predictor")
 OTHER_NAMES = {
     "choice": ("choices", "options", "values", "categorical", "grid", "grid_search"),
@@ -31,6 +36,7 @@ OTHER_NAMES = {
     "float": ("uniform", "double", "floats"),
     "log": ("loguniform", "log_uniform", "logfloat"),
 }
+CASE_NAMES = ("switch", "match", "when", "depends_on", "by")
 
 
 def is_search(data: object) -> bool:
@@ -43,6 +49,8 @@ def meant(data: object) -> tuple[str, str] | None:
     if not isinstance(data, Mapping) or is_search(data) or "name" in data:
         return None
     for key, value in data.items():
+        if str(key) in CASE_NAMES and isinstance(value, str) and len(data) > 1:
+            return str(key), "case"
         if not isinstance(value, list):
             continue
         for word, names in OTHER_NAMES.items():
@@ -54,14 +62,21 @@ def meant(data: object) -> tuple[str, str] | None:
     return None
 
 
+def settings_of(keys: Keys) -> Keys:
+    """Where a place in the file is, without the notation: `model.content.kernel_size`."""
+    return tuple(key for key in keys if isinstance(key, str) and key not in WORDS)
+
+
 class Reader:
     """Turns YAML values into nodes; what cannot be read is noted in `problems` and left out."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
         self.problems: list[Problem] = []
+        self.broken: list[Keys] = []  # where they are
 
     def wrong(self, keys: Keys, message: str, hint: str = "") -> None:
+        self.broken.append(keys)
         self.problems.append(Problem(self.document.where(keys), message, hint))
 
     def node(self, data: Any, keys: Keys) -> Node | None:
@@ -93,6 +108,10 @@ class Reader:
         if isinstance(data, dict) and "choice" in data and isinstance(data["choice"], list):
             good = [self._is_part(o, (*keys, "choice", i)) for i, o in enumerate(data["choice"])]
             return self._searched(data, keys) if all(good) else None
+        if isinstance(data, dict) and "case" in data:
+            hint = "write {choice: [...]}, and say in `where` what does not go together"
+            self.wrong(keys, "a part does not depend on other values", hint)
+            return None
         if is_search(data) or meant(data):
             node = self.node(data, keys)
             if node is not None:
@@ -141,7 +160,9 @@ class Reader:
         return Const(data, keys)
 
     def _searched(self, data: dict[Any, Any], keys: Keys) -> Node | None:
-        """A choice or a range."""
+        """A choice, a range or a case."""
+        if "case" in data:
+            return self._case(data, keys)
         heads = [word for word in WORDS if word in data]
         if isinstance(data.get("log"), bool) or ("log" in heads and len(heads) > 1):
             heads.remove("log")  # here it is a flag
@@ -163,6 +184,39 @@ class Reader:
         if extra:
             return None
         return self._choice(data[head], keys) if head == "choice" else self._range(head, data, keys)
+
+    def formula(self, text: str, keys: Keys) -> Formula | None:
+        """A formula, or None where it is none."""
+        try:
+            return read_formula(text)
+        except FormulaError as error:
+            self.wrong(keys, f"'{text}', character {error.at}: {error}")
+            return None
+
+    def _case(self, data: dict[Any, Any], keys: Keys) -> Case | None:
+        at, of = (*keys, "case"), data["case"]
+        lines = {str(key): value for key, value in data.items() if key != "case"}
+        if not isinstance(of, str) or not of:
+            self.wrong(at, f"is {of!r}: the path of a value was expected", "such as content.name")
+            return None
+        if not lines:
+            hint = "such as {case: content, cnn: 1, else: 2}"
+            self.wrong(keys, "has no line beside 'case'", hint)
+            return None
+        if re.fullmatch(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)+", of):
+            of = of.replace("/", ".")  # as the sampler's own names are written
+        formula = self.formula(of, at)
+        found = {key: self.node(value, (*keys, key)) for key, value in lines.items()}
+        if formula is None or any(node is None for node in found.values()):
+            return None
+        options = [
+            Option(scalar(key) if key != ELSE else ELSE, node)
+            for key, node in found.items()
+            if node is not None
+        ]
+        own = self._distinct([option for option in options if option.label != ELSE])
+        other = [option for option in options if option.label == ELSE]
+        return Case(formula, (*sorted(own, key=sort_key), *other), keys, bool(other))
 
     def _choice(self, options: Any, keys: Keys) -> Choice | None:
         at = (*keys, "choice")
@@ -200,9 +254,15 @@ class Reader:
             self.wrong(option.node.keys, f"the option '{text_of(option.label)}' stands twice", hint)
         return kept
 
-    def _range(self, head: str, data: dict[Any, Any], keys: Keys) -> Range | None:
+    def _range(self, head: str, data: dict[Any, Any], keys: Keys) -> Range | Moved | None:
         bounds, log = data[head], head == "log" or data.get("log", False)
         at = (*keys, head)
+        if (
+            isinstance(bounds, list)
+            and len(bounds) == 2
+            and any(isinstance(b, str) for b in bounds)
+        ):
+            return self._moved(head, data, keys)
         if not isinstance(bounds, list) or len(bounds) != 2:
             self.wrong(at, f"is {bounds!r}: two numbers [lo, hi] were expected")
             return None
@@ -223,6 +283,33 @@ class Reader:
         if step is not None and not integer:
             step = float(step)
         return Range("int" if integer else "float", low, high, keys, step, log)
+
+    def _moved(self, head: str, data: dict[Any, Any], keys: Keys) -> Moved | None:
+        """A range with a formula as an end."""
+        at, integer = (*keys, head), head == "int"
+        log, step = head == "log" or data.get("log", False), data.get("step")
+        ends: list[Any] = []
+        for index, end in enumerate(data[head]):
+            if isinstance(end, str):
+                ends.append(self.formula(end, (*at, index)))
+            elif _number(end, integer):
+                ends.append(end if integer else float(end))
+            else:
+                kind = "a whole number" if integer else "a number"
+                self.wrong((*at, index), f"is {end!r}: {kind} or a formula was expected")
+                ends.append(None)
+        known = [end for end in ends if isinstance(end, int | float)]
+        trouble = _trouble(0, step or 0, step, log, integer) if step is not None else None
+        if known and log and ends[0] == known[0] and known[0] <= 0:
+            trouble = _trouble(known[0], known[0], None, log, integer)
+        if not isinstance(log, bool):
+            trouble = f"is {log!r}: true or false was expected", ""
+        if trouble:
+            self.wrong((*keys, "step") if "step" in trouble[0] else at, *trouble)
+        if trouble or None in ends:
+            return None
+        step = float(step) if step is not None and not integer else step
+        return Moved("int" if integer else "float", ends[0], ends[1], keys, step, log)
 
 
 def _trouble(

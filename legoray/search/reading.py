@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from legoray.config import (
-    DatasetConfig,
-    ModelConfig,
-    SpaceConfig,
-    TrainConfig,
-    build,
-    expand,
-    problems_of,
-    read_dataset,
-)
-from legoray.errors import InputError, Problem, nearest
+from legoray.config import ModelConfig, SpaceConfig, TrainConfig, build, problems_of
+from legoray.errors import InputError, Problem
+from legoray.search.datasets import Dataset, read_datasets
 from legoray.search.fits import Fits, part_names
-from legoray.search.notation import KINDS, Reader, is_search
+from legoray.search.formula import Formula
+from legoray.search.notation import KINDS, Reader, is_search, settings_of
 from legoray.search.objectives import objective_problems
+from legoray.search.places import Places, case_problems, overlaps, unknown_paths
 from legoray.search.preset_tree import composition_problems, part_name, preset_choice
-from legoray.search.space import Space
+from legoray.search.space import Condition, Space
 from legoray.search.tree import (
+    Case,
     Choice,
     Const,
     Group,
+    Moved,
     Node,
+    Range,
     Resolved,
     Scalar,
     atoms,
+    dependent,
+    independent,
     ranges,
     resolve,
 )
@@ -40,30 +40,135 @@ from legoray.yamlfile import Document, Keys, read_yaml
 TREES = ("model", "train")
 
 
-def read(path: Path) -> Space:
-    """As `legoray.search.space.read_space`."""
+def read(path: Path) -> list[Space]:
+    """As `legoray.search.space.read_spaces`."""
     document = read_yaml(path)
     reader = Reader(document)
     model = _model_tree(reader)
     train = _plain_tree(reader, "train")
+    where = _conditions(reader)
     problems = [*_outer(document), *reader.problems]
     problems += _model_settings(document, model) if model else []
     problems += settings_problems(document, train, "train", TrainConfig)
-    dataset, dataset_config, more = _dataset(document)
+    datasets, more = read_datasets(document)
     problems += [*more, *_metrics(document), *objective_problems(document)]
-    if model is not None and "preset" in model.children:
-        problems += composition_problems(reader, cast(Choice, model.children["preset"]))
-    elif model is not None:
-        problems += _compositions(document, model)
+    if model is not None:
+        problems += _dependences(reader, model, train, where)
+        problems += _composed(reader, model, where)
+        problems += _starts(reader, model, train)
     problems += _endless(document, {"model": model, "train": train})
-    if problems or model is None or dataset is None or dataset_config is None:
-        raise InputError(*_distinct(problems))
+    if problems or model is None or not datasets:
+        raise InputError(*_in_order(problems, document))
     config = build(SpaceConfig, document.data, document)
-    space = Space(config, document, dataset, dataset_config, model, train)
-    problems = _together(space)
+    spaces = [
+        Space(
+            _config_of(config, one, document),
+            one.of(document),
+            one.path,
+            one.config,
+            model,
+            train,
+            where,
+        )
+        for one in datasets
+    ]
+    problems = [problem for space in spaces for problem in _together(space)]
     if problems:
-        raise InputError(*_distinct(problems))
-    return space
+        raise InputError(*_in_order(problems, document))
+    return spaces
+
+
+def _composed(reader: Reader, model: Group, where: tuple[Condition, ...]) -> list[Problem]:
+    if "preset" in model.children:
+        return composition_problems(reader, cast(Choice, model.children["preset"]))
+    return _compositions(reader.document, model, where)
+
+
+def _config_of(config: SpaceConfig, dataset: Dataset, document: Document) -> SpaceConfig:
+    """The settings of the search on one data set: of several, each has a name of its own."""
+    if isinstance(document.data["data"], str):
+        return config
+    tracking, name = config.tracking, f"{config.name}-{dataset.config.name}"
+    own = {"experiment": tracking.experiment or config.name}
+    if tracking.register_as:
+        own["register_as"] = f"{tracking.register_as}-{dataset.config.name}"
+    changes = {"name": name, "data": [dataset.given], "tracking": tracking.model_copy(update=own)}
+    return config.model_copy(update=changes)
+
+
+def _conditions(reader: Reader) -> tuple[Condition, ...]:
+    """The lines of `where` that can be read."""
+    given = reader.document.data.get("where", [])
+    lines: list[tuple[Keys, str]] = [(("where",), given)] if isinstance(given, str) else []
+    if isinstance(given, list):
+        lines = [(("where", n), text) for n, text in enumerate(given) if isinstance(text, str)]
+    found = []
+    for keys, text in lines:
+        formula = reader.formula(text, keys)
+        if formula is not None and not formula.is_condition:
+            hint = "such as behavior.heads divides hidden_size"
+            reader.wrong(keys, f"'{text}' says nothing that is true or false", hint)
+        elif formula is not None:
+            found.append(Condition(formula, keys))
+    return tuple(found)
+
+
+def _dependences(
+    reader: Reader, model: Group, train: Group, where: tuple[Condition, ...]
+) -> list[Problem]:
+    """What formulas name and is not there, and cases that never hold."""
+    document, places = reader.document, Places(model, train)
+    broken = _broken(reader, model)
+    problems: list[Problem] = []
+    for condition in where:
+        spot = document.where(condition.keys)
+        problems += unknown_paths(places, condition.formula, spot, broken)
+    for path, tree in (("model", model), ("train", train)):
+        for _, node in dependent(tree, path):
+            spot = document.where(node.keys)
+            formulas = [node.of] if isinstance(node, Case) else node.formulas()
+            found = [p for f in formulas for p in unknown_paths(places, f, spot, broken)]
+            problems += found
+            if isinstance(node, Case) and not found and not _touches(node.of, broken):
+                problems += case_problems(places, node, spot)
+    return problems
+
+
+def _touches(formula: Formula, broken: list[Keys]) -> bool:
+    return any(overlaps(path, broken) for path, _ in formula.paths)
+
+
+def _broken(reader: Reader, model: Group) -> list[Keys]:
+    """The settings that could not be read, without the notation around them."""
+    found = [settings_of(keys) for keys in reader.broken]
+    for kind in KINDS if "preset" not in model.children else ():
+        node = model.children.get(kind)
+        if node is None or len(_known(kind, node)) < len(part_names(node)):
+            found.append(("model", kind))
+    return found
+
+
+def _starts(reader: Reader, model: Group, train: Group) -> list[Problem]:
+    """Starting points that do not match the trees; whether they are valid is told later."""
+    from legoray.model.presets import preset
+    from legoray.search.start import matching
+
+    search = reader.document.data.get("search")
+    search = search if isinstance(search, dict) else {}
+    with_, from_ = search.get("start_with"), search.get("start_from")
+    broken, problems = _broken(reader, model), []
+    for index, given in enumerate(with_ if isinstance(with_, list) else ()):
+        at: Keys = ("search", "start_with", index)
+        match = matching(reader.document, model, train, given, at)
+        told = zip(match.places, match.problems, strict=True)
+        problems += [p for keys, p in told if not overlaps(settings_of(keys[3:]), broken)]
+    for index, name in enumerate(from_ if isinstance(from_, list) else ()):
+        where = reader.document.where(("search", "start_from", index))
+        try:
+            preset(name, where) if isinstance(name, str) else None
+        except InputError as error:
+            problems += error.problems
+    return problems
 
 
 def _model_tree(reader: Reader) -> Group | None:
@@ -133,6 +238,10 @@ def settings_problems(
     about several fields together are left to the search for a valid combination.
     """
     problems: list[Problem] = []
+    plain = independent(node)
+    if plain is None:
+        return []
+    node = plain
     for pins in [{}, *(atom.pins() for atom in atoms(node, path))]:
         data, origin = _one(node, path, pins)
         data = {key: value for key, value in data.items() if key not in skip}
@@ -212,15 +321,15 @@ def _part_settings(document: Document, kind: str, group: Group) -> list[Problem]
     return settings_problems(document, group, f"model/{kind}", cls.Config, skip=("name",))
 
 
-def _compositions(document: Document, model: Group) -> list[Problem]:
+def _compositions(document: Document, model: Group, where: tuple[Condition, ...]) -> list[Problem]:
     """Parts that fit with nothing, or a space in which nothing fits together."""
     known = {kind: _known(kind, model.children.get(kind)) for kind in KINDS}
     if not all(known.values()):
         return []
-    fits = Fits(known)
+    fits = Fits(known, [condition.formula for condition in where])
     if not fits.triples:
-        where = document.where(("model",))
-        return [Problem(where, f"no composition of these parts is valid: {fits.why_not()}")]
+        spot = document.where(("model",))
+        return [Problem(spot, f"no composition of these parts is valid: {fits.why_not()}")]
     problems = []
     for kind in KINDS:
         for name, reason in fits.strangers(kind):
@@ -259,37 +368,9 @@ def _endless(document: Document, trees: dict[str, Group | None]) -> list[Problem
     return [
         Problem(document.where(node.keys), "is continuous, so that the grid has no end", hint)
         for node in found
-        if node.count() is None
+        if (isinstance(node, Moved) and node.kind == "float" and node.step is None)
+        or (isinstance(node, Range) and node.count() is None)
     ]
-
-
-def _dataset(document: Document) -> tuple[Path | None, DatasetConfig | None, list[Problem]]:
-    """The data set's file: beside the space's, or below the folder above it."""
-    given, where = document.data.get("data"), document.where(("data",))
-    if not isinstance(given, str) or not given:
-        return None, None, []
-    try:
-        written = expand(given, document.path.parent, where, make_absolute=False)
-    except InputError as error:
-        return None, None, error.problems
-    base = document.path.absolute().parent
-    places = [base / written, base.parent / written]
-    path = next((place.resolve() for place in places if place.is_file()), None)
-    if path is None:
-        return None, None, [_missing_dataset(given, where, places)]
-    try:
-        return path, read_dataset(path)[0], []
-    except InputError as error:
-        return path, None, error.problems
-
-
-def _missing_dataset(given: str, where: str, places: list[Path]) -> Problem:
-    """Say where the file was looked for, and which one may have been meant."""
-    known = {f.name: f for place in places for f in sorted(place.parent.glob("*.yaml"))}
-    close = nearest(Path(given).name, known)
-    looked = " and ".join(dict.fromkeys(str(place.parent) for place in places))
-    hint = f"did you mean '{Path(given).parent / close}'?" if close else f"looked in {looked}"
-    return Problem(where, f"there is no data set file '{given}'", hint)
 
 
 def _metrics(document: Document) -> list[Problem]:
@@ -343,5 +424,11 @@ def _ungrouped(space: Space) -> list[Problem]:
     return [Problem(where, "the space has no presets", "use `each: content` or `each: all`")]
 
 
-def _distinct(problems: list[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(problems))
+def _in_order(problems: list[Problem], document: Document) -> list[Problem]:
+    """Each problem once, in the order of the file's lines; those of other files come last."""
+
+    def line(problem: Problem) -> float:
+        number = problem.where.removeprefix(f"{document.path}:").partition(":")[0]
+        return int(number) if number.isdigit() else math.inf
+
+    return sorted(dict.fromkeys(problems), key=line)

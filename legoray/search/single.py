@@ -117,7 +117,7 @@ def _space_config(asked: Asked, single: Single) -> SpaceConfig:
     config = single.config
     return SpaceConfig(
         name=single.name,
-        data=str(asked.data),
+        data=[str(asked.data)],
         seed=config.seed,
         model=config.model.model_dump(),
         evaluate=config.evaluate,

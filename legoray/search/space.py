@@ -16,32 +16,46 @@ from legoray.config import DatasetConfig, ModelConfig, SpaceConfig, TrainConfig,
 from legoray.data.recipes import Recipe, StateRecipe, leaves
 from legoray.errors import InputError, Problem
 from legoray.records import digest
+from legoray.search.draw import Draw
 from legoray.search.fits import Fits, part_names
+from legoray.search.formula import Formula
 from legoray.search.notation import KINDS
+from legoray.search.places import PRESET
 from legoray.search.tree import (
+    END,
     Choice,
     Group,
+    Moved,
     Node,
     Pick,
     Range,
-    Resolved,
     Scalar,
     atoms,
     below,
-    resolve,
-    searched,
+    dependent,
 )
 from legoray.yamlfile import Document, Keys
 
 if TYPE_CHECKING:
     from legoray.search.cover import Cover
 
-ENCODER_RATE = "encoder_learning_rate"
-PRESET = "model/preset"
+SHARE = "@share"  # of the way through a range that other values move, as the sampler's parameter
 
 
 class Rejected(Exception):
-    """A drawn configuration that is no valid model; the message says why."""
+    """A drawn configuration that is not valid; the message says why."""
+
+    def __init__(self, message: str, picked: Mapping[str, Scalar] | None = None) -> None:
+        super().__init__(message)
+        self.picked = dict(picked or {})
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One line of `where`."""
+
+    formula: Formula
+    keys: Keys
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,7 @@ class Space:
     dataset_config: DatasetConfig
     model: Group
     train: Group
+    where: tuple[Condition, ...] = ()
 
     @cached_property
     def presets(self) -> Choice | None:
@@ -73,13 +88,20 @@ class Space:
     @cached_property
     def fits(self) -> Fits:
         names = {k: [n for _, node in self.parts(k) for n in part_names(node)] for k in KINDS}
-        return Fits({kind: tuple(dict.fromkeys(found)) for kind, found in names.items()})
+        of_parts = [c.formula for c in self.where] if self.presets is None else []
+        return Fits({kind: tuple(dict.fromkeys(found)) for kind, found in names.items()}, of_parts)
 
     @cached_property
     def params(self) -> tuple[str, ...]:
         """The paths of everything that is searched."""
         found = (atom.path for tree in self.trees().items() for atom in atoms(tree[1], tree[0]))
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(path.removesuffix(END) for path in found))
+
+    @cached_property
+    def moved(self) -> frozenset[str]:
+        """The paths of the ranges that other values move."""
+        found = (pair for path, tree in self.trees().items() for pair in dependent(tree, path))
+        return frozenset(path for path, node in found if isinstance(node, Moved))
 
     def trees(self) -> dict[str, Group]:
         return {"model": self.model, "train": self.train}
@@ -90,89 +112,34 @@ class Space:
         Raises:
             Rejected: values that are valid one by one do not go together.
         """
+        return self.propose(trial)[0]
+
+    def propose(self, trial: Any) -> tuple[dict[str, Any], dict[str, Scalar]]:
+        """As `sample`, and what was picked for it, by path.
+
+        Raises:
+            Rejected: values that are valid one by one do not go together, or a condition does not
+                hold; it has what was picked up to there.
+        """
+        draw = Draw(self, lambda path, node: suggest(trial, path, node), {})
         try:
-            return self.draw(lambda path, node: suggest(trial, path, node)).model_dump()
+            return draw.config().model_dump(), draw.picked
         except InputError as error:
-            raise Rejected("; ".join(p.message for p in error.problems)) from None
+            told = "; ".join(p.message for p in error.problems)
+            raise Rejected(told, draw.picked) from None
 
     def draw(self, pick: Pick, pinned: Mapping[str, Scalar] | None = None) -> TrialConfig:
         """A configuration whose searched values `pick` chooses.
 
         Args:
-            pick: called with a parameter's path and its node.
+            pick: called with a parameter's path and its node, once for each.
             pinned: paths that `pick` will answer in a known way; parts are then offered only if
                 they fit the pinned ones.
 
         Raises:
             InputError: the values drawn do not go together; places are those of the space's file.
         """
-        origin: dict[Keys, Keys] = {(): ()}
-        if self.presets is None:
-            model, own, at = self._draw_model(pick, pinned or {}, origin), Group({}, ()), ""
-        else:
-            model, own, at = self._draw_preset(self.presets, pick, origin)
-        resolved = Resolved(self.document.path, model, self.document.lines, origin)
-        config = check_model(model, resolved)
-        drawn = self._draw_train(self.train, "train", pick, config, origin)
-        drawn |= self._draw_train(own, at, pick, config, origin)
-        train = check_train(drawn, resolved)
-        data: dict[str, Any] = {"model": config, "train": train}
-        data |= {"evaluate": self.config.evaluate, "seed": self.config.seed}
-        return TrialConfig.model_validate(data)
-
-    def _draw_model(
-        self, pick: Pick, pinned: Mapping[str, Scalar], origin: dict[Keys, Keys]
-    ) -> dict[str, Any]:
-        names = {k: str(pinned[f"model/{k}"]) for k in KINDS if f"model/{k}" in pinned}
-        drawn: dict[str, Any] = {}
-        for key in _ordered(self.model):
-            node = self.model.children[key]
-            if key in KINDS:
-                node = self._narrow(str(key), node, names)
-            at: Keys = ("model", key)
-            drawn[str(key)] = resolve(node, f"model/{key}", pick, origin, at)
-            if key in KINDS:
-                names[str(key)] = drawn[str(key)]["name"]
-        return drawn
-
-    def _narrow(self, kind: str, node: Node, names: Mapping[str, str]) -> Node:
-        """A part's choice without the options that do not fit what is drawn already."""
-        if not isinstance(node, Choice):
-            return node
-        offered = self.fits.offered(kind, names)
-        if not offered:
-            raise InputError(Problem(self.document.where(node.keys), self.fits.why_not(names)))
-        if len(offered) == len(node.options):
-            return node
-        before = [other for other in KINDS[: KINDS.index(kind)] if other not in names]
-        return node.only(offered, "" if before else self.fits.suffix(kind, names))
-
-    def _draw_preset(
-        self, presets: Choice, pick: Pick, origin: dict[Keys, Keys]
-    ) -> tuple[dict[str, Any], Group, str]:
-        """A preset's model; what it says of the training, and the path of that."""
-        label = pick(PRESET, presets)
-        path, own = below(PRESET, label), cast(Group, presets.option(label).node)
-        drawn: dict[str, Any] = {"preset": str(label)}
-        for key in (name for name in self.model.children if name != "preset"):
-            node = self.model.children[key]
-            drawn[key] = resolve(node, f"model/{key}", pick, origin, ("model", key))
-        for key in (name for name in own.children if name not in ("name", "train")):
-            drawn[key] = resolve(own.children[key], f"{path}/{key}", pick, origin, ("model", key))
-        return drawn, cast(Group, own.children["train"]), f"{path}/train"
-
-    def _draw_train(
-        self, tree: Group, path: str, pick: Pick, model: ModelConfig, origin: dict[Keys, Keys]
-    ) -> dict[str, Any]:
-        """The training's settings; a language model's learning rate only where there is one."""
-        children = dict(tree.children)
-        rate = children.get(ENCODER_RATE)
-        if rate is not None and searched(rate) and not reads_states(model, self.text):
-            del children[ENCODER_RATE]
-        return {
-            key: resolve(child, f"{path}/{key}", pick, origin, ("train", key))
-            for key, child in children.items()
-        }
+        return Draw(self, pick, pinned or {}).config()
 
     @property
     def text(self) -> tuple[str, ...]:
@@ -207,6 +174,8 @@ def suggest(trial: Any, path: str, node: Choice | Range) -> Scalar:
     if isinstance(node, Choice):
         name = f"{path}@{node.suffix}" if node.suffix else path
         return cast(Scalar, trial.suggest_categorical(name, node.labels()))
+    if node.moved:  # the sampler sees a share of the way, whose own ends never move
+        return node.at(trial.suggest_float(f"{path}{SHARE}", 0.0, 1.0, step=None, log=False))
     if node.kind == "int":
         step = int(node.step or 1)
         return cast(int, trial.suggest_int(path, node.low, node.high, step=step, log=node.log))
@@ -267,9 +236,9 @@ def recipe_of(content: Mapping[str, Any], text: tuple[str, ...]) -> Recipe:
     return cast(Recipe, found)
 
 
-def reads_states(model: ModelConfig, text: tuple[str, ...]) -> bool:
-    """Whether a language model is, or is a part of, the content operator."""
-    return any(isinstance(leaf, StateRecipe) for leaf in leaves(recipe_of(model.content, text)))
+def content_reads_states(content: Mapping[str, Any], text: tuple[str, ...]) -> bool:
+    """Whether a content operator with these settings is, or holds, a language model."""
+    return any(isinstance(leaf, StateRecipe) for leaf in leaves(recipe_of(content, text)))
 
 
 def key_of(config: Mapping[str, Any]) -> str:
@@ -278,7 +247,16 @@ def key_of(config: Mapping[str, Any]) -> str:
 
 
 def read_space(path: str | Path) -> Space:
-    """Read and check a search space.
+    """Read and check a search space; of one on several data sets, the first.
+
+    Raises:
+        InputError: with every mistake of the file, each with its line and path.
+    """
+    return read_spaces(path)[0]
+
+
+def read_spaces(path: str | Path) -> list[Space]:
+    """As `read_space`, one for each data set that the file names.
 
     Raises:
         InputError: with every mistake of the file, each with its line and path.
@@ -286,9 +264,3 @@ def read_space(path: str | Path) -> Space:
     from legoray.search.reading import read
 
     return read(Path(path))
-
-
-def _ordered(model: Group) -> list[str | int]:
-    """A model's keys with the parts last, in the order in which they are drawn."""
-    rest = [key for key in model.children if key not in KINDS]
-    return [*rest, *(kind for kind in KINDS if kind in model.children)]

@@ -16,14 +16,28 @@ from typing import Any
 from legoray.config import ModelConfig, TrainConfig
 from legoray.errors import InputError, Problem, nearest
 from legoray.model.presets import Preset, fitting, preset
-from legoray.search.cover import complete
+from legoray.search.cover import complete, valid_share
 from legoray.search.fits import part_names
 from legoray.search.notation import KINDS
-from legoray.search.space import PRESET, Space
-from legoray.search.tree import Choice, Const, Group, Node, Range, Scalar, below, same, text_of
+from legoray.search.places import PRESET
+from legoray.search.space import Space
+from legoray.search.tree import (
+    Case,
+    Choice,
+    Const,
+    Group,
+    Moved,
+    Node,
+    Range,
+    Scalar,
+    below,
+    same,
+    text_of,
+)
 from legoray.yamlfile import Keys
 
 Pins = dict[str, Scalar]
+NARROW = 0.02  # share of valid drawings below which conditions are better said by ranges
 _SIZE = {"hidden_size": ModelConfig.model_fields["hidden_size"].default}
 
 
@@ -50,7 +64,19 @@ def start_notes(space: Space, generated: Collection[str] = ()) -> list[str]:
         generated: the attributes that a language model wrote.
     """
     notes = [note for start in starts_from(space) for note in start.notes]
-    return notes + [note for note in _reading(space, generated) if note]
+    notes += [note for note in _reading(space, generated) if note]
+    return notes + _narrow(space)
+
+
+def _narrow(space: Space) -> list[str]:
+    """How much of a space its conditions leave."""
+    if not space.where:
+        return []
+    share = valid_share(space)
+    text = f"{share:.0%}" if share >= 0.01 else "less than 1%"
+    note = f"where: {text} of what is drawn at random fulfils the conditions"
+    slow = "; so narrow a space is searched slowly, smaller ranges say the same at once"
+    return [note + (slow if share < NARROW else "")]
 
 
 def _reading(space: Space, generated: Collection[str]) -> Iterator[str]:
@@ -190,6 +216,13 @@ def _held(node: Node, value: Any, path: str) -> Pins | None:
     if isinstance(node, Range):
         fine = node.contains(value)
         return {path: value if node.kind == "int" else float(value)} if fine else None
+    if isinstance(node, Moved):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return {path: value if node.kind == "int" else float(value)} if number else None
+    if isinstance(node, Case):  # whichever line holds
+        lines = [_held(o.node, value, below(path, o.label)) for o in node.options]
+        found = [line for line in lines if line is not None]
+        return {k: v for line in found for k, v in line.items()} if found else None
     if isinstance(node, Choice):
         for option in node.options:
             inner = _held(option.node, value, below(path, option.label))
@@ -198,13 +231,13 @@ def _held(node: Node, value: Any, path: str) -> Pins | None:
         return None
     if not isinstance(value, dict):
         return None
-    found: Pins = {}
+    pins: Pins = {}
     for key, child in node.children.items():
         inner = _held(child, value.get(key), f"{path}/{key}")
         if inner is None:
             return None
-        found |= inner
-    return found
+        pins |= inner
+    return pins
 
 
 def _defaults(kind: str, name: str) -> dict[str, Any]:
@@ -229,6 +262,9 @@ def _options(node: Node) -> str:
         return f"{text_of(node.low)} to {text_of(node.high)}"
     if isinstance(node, Choice):
         return " or ".join(text_of(label) for label in node.labels())
+    if isinstance(node, Case):
+        lines = dict.fromkeys(_options(option.node) for option in node.options)
+        return f"{', or '.join(lines)}, by {node.of.text}"
     return "its own"
 
 

@@ -4,21 +4,33 @@
     {int: [lo, hi], step: s, log: true}  a whole number, both ends included
     {float: [lo, hi], step: s}           a number, uniform
     {log: [lo, hi]}                      a number, uniform in its logarithm
+    {int: [1, "content.layers"]}         an end may be a formula over other values
+    {case: content, cnn: 1e-3, llm: {log: [lo, hi]}, else: ...}
+                                         what another value decides: the line of the case that is
+                                         drawn, which may be anything of this table
 
-Everything else is a constant. A searched value is named by its path, `model/content.cnn/kernel`:
-`/` goes into a key, `.` into the chosen option of a choice. An option that is a mapping is called
-by its `name` (else by its keys), never by its position, so that reordering renames nothing.
+Everything else is a constant. `where: [behavior.heads divides hidden_size]`, beside `model`, lists
+what every configuration must fulfil; formulas are those of `legoray.search.formula`.
+
+A searched value is named by its path, `model/content.cnn/kernel`: `/` goes into a key, `.` into the
+chosen option of a choice or the case that holds. An option that is a mapping is called by its
+`name` (else by its keys), never by its position, so that reordering renames nothing.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from legoray.errors import InputError, Problem
+from legoray.search.formula import Formula
 from legoray.yamlfile import Document, Keys
 
+ELSE = "else"  # the case of whatever has no line of its own
+END = "@end"  # of a path: the end of a range that another value moves
 Scalar = str | int | float | bool | None
 
 
@@ -40,6 +52,7 @@ class Range:
     keys: Keys
     step: int | float | None = None
     log: bool = False
+    moved: bool = False  # whether other values said its ends: they differ from draw to draw
 
     def count(self) -> int | None:
         """How many values it has; None where it is continuous."""
@@ -67,6 +80,82 @@ class Range:
         if (self.kind == "int" and isinstance(value, float)) or not self.low <= value <= self.high:
             return False
         return self.step is None or fits(value - self.low, self.step)
+
+    def at(self, share: float) -> int | float:
+        """The value at a share of the way from the low end (0) to the high one (1)."""
+        count = self.count()
+        if self.log and self.low < self.high:
+            wide = self.kind == "int"
+            low, high = math.log(self.low - 0.5 * wide), math.log(self.high + 0.5 * wide)
+            found = math.exp(low + share * (high - low))
+            return min(max(round(found) if wide else found, self.low), self.high)
+        if count is not None:
+            return self.value(min(int(share * count), count - 1))
+        return min(self.low + share * (self.high - self.low), self.high)
+
+    def share(self, value: float) -> float:
+        """A share at which a value lies: `at` of it is the value again."""
+        count = self.count()
+        if self.log and self.low < self.high:
+            wide = self.kind == "int"
+            low, high = math.log(self.low - 0.5 * wide), math.log(self.high + 0.5 * wide)
+            return (math.log(value) - low) / (high - low)
+        if count is not None:
+            return (round((value - self.low) / (self.step or 1)) + 0.5) / count
+        return (value - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A range with an end that other values say; `Space.draw` makes a `Range` of it."""
+
+    kind: Literal["int", "float"]
+    low: int | float | Formula
+    high: int | float | Formula
+    keys: Keys
+    step: int | float | None = None
+    log: bool = False
+
+    def between(self, low: float, high: float, where: str) -> Range:
+        """The range that its ends make.
+
+        Raises:
+            InputError: they make none.
+        """
+        if self.kind == "int":
+            low, high = math.ceil(low), math.floor(high)
+        else:
+            low, high = float(low), float(high)
+        if low > high or (self.log and low <= 0):
+            message = f"there is no value from {text_of(low)} to {text_of(high)}"
+            raise InputError(Problem(where, message))
+        if self.step is not None:  # the last step that fits
+            high = low + math.floor((high - low) / self.step + 1e-9) * self.step
+        return Range(self.kind, low, high, self.keys, self.step, self.log, moved=True)
+
+    def sketch(self) -> Range | None:
+        """A range with the ends that are numbers, for what does not depend on the others."""
+        known = [end for end in (self.low, self.high) if not isinstance(end, Formula)]
+        return Range(self.kind, known[0], known[-1], self.keys) if known else None
+
+    def formulas(self) -> list[Formula]:
+        return [end for end in (self.low, self.high) if isinstance(end, Formula)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What another value decides: one node for each of its values."""
+
+    of: Formula
+    options: tuple[Option, ...]  # the label of the last one may be ELSE
+    keys: Keys
+    other: bool = False  # whether it is
+
+    def option(self, value: object) -> Option | None:
+        """The line of a value; None where there is none."""
+        own = self.options[:-1] if self.other else self.options
+        found = next((o for o in own if same(o.label, value)), None)
+        return found or (self.options[-1] if self.other else None)
 
 
 @dataclass(frozen=True)
@@ -106,28 +195,44 @@ class Group:
     sequence: bool = False
 
 
-Node = Const | Range | Choice | Group
+Node = Const | Range | Moved | Choice | Case | Group
 Pick = Callable[[str, Choice | Range], Scalar]
+Settle = Callable[[str, Case | Moved], Option | Range]
 
 
-def resolve(node: Node, path: str, pick: Pick, origin: dict[Keys, Keys], at: Keys = ()) -> object:
+def resolve(
+    node: Node,
+    path: str,
+    pick: Pick,
+    origin: dict[Keys, Keys],
+    at: Keys = (),
+    settle: Settle | None = None,
+) -> object:
     """The plain value of a tree, with `pick(path, node)` deciding what is searched.
 
-    `origin` is filled with where each part of the result stands in the file.
+    `origin` is filled with where each part of the result stands in the file. `settle(path, node)`
+    says what becomes of a node that depends on other values.
     """
     origin[at] = node.keys
+    if isinstance(node, Case | Moved):
+        if settle is None:
+            raise TypeError(f"{path} depends on other values")
+        found = settle(path, node)
+        if isinstance(found, Option):
+            return resolve(found.node, below(path, found.label), pick, origin, at, settle)
+        node = found
     if isinstance(node, Const):
         return node.value
     if isinstance(node, Range):
         return pick(path, node)
     if isinstance(node, Choice):
         label = pick(path, node)
-        return resolve(node.option(label).node, below(path, label), pick, origin, at)
-    found = {
-        key: resolve(child, f"{path}/{key}", pick, origin, (*at, key))
+        return resolve(node.option(label).node, below(path, label), pick, origin, at, settle)
+    values = {
+        key: resolve(child, f"{path}/{key}", pick, origin, (*at, key), settle)
         for key, child in node.children.items()
     }
-    return list(found.values()) if node.sequence else found
+    return list(values.values()) if node.sequence else values
 
 
 @dataclass(frozen=True)
@@ -159,16 +264,52 @@ def atoms(node: Node, path: str, above: Mapping[str, Scalar] | None = None) -> I
             yield Atom(path, option.label, above, option.node.keys)
             inner = {**above, path: option.label}
             yield from atoms(option.node, below(path, option.label), inner)
+    elif isinstance(node, Case):
+        for option in node.options:
+            yield from atoms(option.node, below(path, option.label), above)
+    elif isinstance(node, Moved):
+        yield from (Atom(path + END, end, above, node.keys) for end in ("low", "high"))
     elif isinstance(node, Group):
         for key, child in node.children.items():
             yield from atoms(child, f"{path}/{key}", above)
 
 
-def ranges(node: Node) -> Iterator[Range]:
+def independent(node: Node) -> Node | None:
+    """The tree without its dependence on other values, for checks of each value by itself.
+
+    A case becomes a choice among its lines; a range keeps the ends that are numbers, and is left
+    out where there is none.
+    """
+    if isinstance(node, Moved):
+        return node.sketch()
+    if isinstance(node, Group):
+        found = {key: independent(child) for key, child in node.children.items()}
+        kept = {key: child for key, child in found.items() if child is not None}
+        return Group(kept, node.keys, node.sequence)
+    if isinstance(node, Choice | Case):
+        pairs = [(option.label, independent(option.node)) for option in node.options]
+        options = tuple(Option(label, inner) for label, inner in pairs if inner is not None)
+        return Choice(options, node.keys) if options else None
+    return node
+
+
+def dependent(node: Node, path: str) -> Iterator[tuple[str, Case | Moved]]:
+    """Every node below one that depends on other values, with its path."""
+    if isinstance(node, Case | Moved):
+        yield path, node
+    if isinstance(node, Choice | Case):
+        for option in node.options:
+            yield from dependent(option.node, below(path, option.label))
+    elif isinstance(node, Group):
+        for key, child in node.children.items():
+            yield from dependent(child, f"{path}/{key}")
+
+
+def ranges(node: Node) -> Iterator[Range | Moved]:
     """Every range below a node."""
-    if isinstance(node, Range):
+    if isinstance(node, Range | Moved):
         yield node
-    elif isinstance(node, Choice):
+    elif isinstance(node, Choice | Case):
         for option in node.options:
             yield from ranges(option.node)
     elif isinstance(node, Group):
@@ -218,8 +359,11 @@ def name_of(node: Node, full: bool = False) -> Scalar:
     """What an option is called: a scalar by itself, a mapping by its name or else its keys."""
     if isinstance(node, Const) and (node.value is None or isinstance(node.value, Scalar)):
         return cast(Scalar, node.value)
-    if isinstance(node, Range):
-        return _plain(f"{'log' if node.log else node.kind}-{node.low}-{node.high}")
+    if isinstance(node, Range | Moved):
+        low, high = (e.text if isinstance(e, Formula) else e for e in (node.low, node.high))
+        return _plain(f"{'log' if node.log else node.kind}-{low}-{high}")
+    if isinstance(node, Case):
+        return _plain(f"case-{node.of.text}")
     if isinstance(node, Group) and not node.sequence:
         name = node.children.get("name")
         if isinstance(name, Const) and isinstance(name.value, str):
