@@ -18,7 +18,6 @@ from typing import Any
 
 from legoray.model.presets import AUGMENTED
 from legoray.records import Metrics, Status, SweepInfo, TrialRecord, digest
-from legoray.zoo.slicetable import to_markdown
 
 SWEEP = "legoray.sweep"
 KIND = "legoray.kind"  # sweep | trial
@@ -32,6 +31,7 @@ LABEL = "legoray.label"  # the model's name in tables
 OBJECTIVES = "objectives"  # of several, as JSON
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+LONGEST_NOTE = 7500  # characters; MLflow takes 8,000
 LONGEST = 4000  # characters of a tag or parameter; MLflow's own limits are a little higher
 
 RUN_STATUS: Mapping[Status, str] = {
@@ -133,6 +133,11 @@ def run_name(record: TrialRecord) -> str:
     return f"{record.label} #{record.number}"
 
 
+def model_name(label: str) -> str:
+    """A composition's label as MLflow accepts it for a model's name."""
+    return "".join("-" if letter in "/:.%\"'" else letter for letter in label)
+
+
 def operators(record: TrialRecord) -> dict[str, str]:
     """The three parts' names of a trial; empty for baselines."""
     model = record.config.get("model", {})
@@ -212,9 +217,8 @@ def fixed_tags(record: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
 
 
 def changing_tags(record: TrialRecord) -> dict[str, str]:
-    """Tags of a trial that change while it runs; its note holds the test's slices as a table."""
-    note = "\n".join(to_markdown(record.test))[:LONGEST]
-    return ({NOTE: note} if note else {}) | {
+    """Tags of a trial that change while it runs, beside its note (`legoray.zoo.note`)."""
+    return {
         "status": record.status,
         "reason": record.reason[:LONGEST],
         "node": record.node,

@@ -11,7 +11,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from legoray.zoo.fields import model_name
+from legoray.zoo.scorer import scores_texts
+
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
@@ -54,7 +58,7 @@ def log_model(
             return str(half.model_id)
         client.delete_logged_model(half.model_id)  # left by a recorder that was killed
     model = client.create_logged_model(
-        experiment_id, name=_safe(name), source_run_id=run_id, model_type="recommender"
+        experiment_id, name=model_name(name), source_run_id=run_id, model_type="recommender"
     )
     with tempfile.TemporaryDirectory(prefix="legoray-zoo-") as temporary:
         path = Path(temporary) / "mlflow"
@@ -73,6 +77,15 @@ def signature() -> ModelSignature:
     texts = Array(AnyType())  # a text or a mapping: MLflow has no type for 'one of two'
     inputs = Schema([ColSpec(texts, "history"), ColSpec(texts, "candidates")])
     return ModelSignature(inputs, Schema([ColSpec(Array(DataType.double), "scores")]))
+
+
+def example() -> pd.DataFrame:
+    """A row as the model reads it, stored beside it: two titles that were read, two to score."""
+    import pandas as pd
+
+    history = ["Storm closes coastal roads", "Flood warning for the harbour"]
+    candidates = ["Rain expected all week", "Striker scores twice in cup final"]
+    return pd.DataFrame([{"history": history, "candidates": candidates}])
 
 
 def requirements() -> list[str]:
@@ -102,17 +115,13 @@ def _write(path: Path, folder: Path, model: LoggedModel, run_id: str) -> None:
         run_id=run_id,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it asks for an input example, to infer what we declare
+        warnings.simplefilter("ignore")  # a model of item numbers has no example of texts
         mlflow.pyfunc.save_model(
             path=str(path),
             loader_module=LOADER,
             data_path=str(folder),
             signature=signature(),
+            input_example=example() if scores_texts(folder) else None,
             pip_requirements=requirements(),
             mlflow_model=described,
         )
-
-
-def _safe(name: str) -> str:
-    """A name as MLflow accepts it for models."""
-    return "".join("-" if letter in "/:.%\"'" else letter for letter in name)

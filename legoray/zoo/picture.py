@@ -37,24 +37,25 @@ class Part:
     more: int  # settings that are not shown
 
 
-def parts_of(config: Mapping[str, Any], params: Mapping[str, Any]) -> list[Part]:
+def parts_of(config: Mapping[str, Any], params: Mapping[str, Any], most: int = MOST) -> list[Part]:
     """The three boxes of a training's configuration.
 
     Args:
         config: a `TrialConfig` as plain data.
         params: what the search chose, by path.
+        most: settings of each that are shown.
     """
     model = config.get("model", {})
-    return [_part(kind, model[kind], params) for kind in KINDS if kind in model]
+    return [_part(kind, model[kind], params, most) for kind in KINDS if kind in model]
 
 
-def _part(kind: str, settings: Mapping[str, Any], params: Mapping[str, Any]) -> Part:
+def _part(kind: str, settings: Mapping[str, Any], params: Mapping[str, Any], most: int) -> Part:
     within = f"model/{kind}.{settings['name']}/"
     searched = {path.removeprefix(within) for path in params if path.startswith(within)}
     leaves = [(at, value) for at, value in _leaves(settings) if at != "name" and value is not None]
     chosen = [_line(at, value) for at, value in leaves if at in searched]
     others = [_line(at, value) for at, value in leaves if at not in searched]
-    room = max(MOST - len(chosen), 0)
+    room = max(most - len(chosen), 0)
     more = max(len(others) - room, 0)
     name = str(settings["name"]).rpartition(":")[2]
     return Part(kind, name, chosen, others[: room - 1] if more and room else others[:room],

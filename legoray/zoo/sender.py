@@ -17,7 +17,14 @@ from legoray.records import Metrics, SweepInfo, TrialRecord, digest, read_trials
 from legoray.zoo import fields
 from legoray.zoo.comparison import read_comparison, write_comparison
 from legoray.zoo.fronts import send_front
-from legoray.zoo.note import sweep_note
+from legoray.zoo.note import (
+    PICTURE,
+    experiment_note,
+    leaders,
+    picture_of,
+    sweep_note,
+    trial_note,
+)
 from legoray.zoo.package import log_model
 from legoray.zoo.registry import register
 from legoray.zoo.state import SentTrial, TrackingState, save_state
@@ -85,8 +92,11 @@ class Sender:
         metrics, last = _news(record, sent)
         params = {} if sent.sent else fields.params_of(record)
         tags = {k: v for k, v in fields.changing_tags(record).items() if v or sent.sent}
+        tags[fields.NOTE] = self._note(record, sent.run_id, sent.model)
         _log(client, sent.run_id, metrics, params, tags)
         self._remember(place, sent.model_copy(update={"epochs": last}))
+        if not sent.sent and (drawn := picture_of(record)):
+            client.log_text(sent.run_id, drawn, PICTURE)
         self._show(client, record)
         logged = sent.model
         if model is not None and logged is None:
@@ -114,11 +124,26 @@ class Sender:
                 self._send_front(client)
             _log(client, parent, tags={"winner": fields.run_name(winner)})
         self._close_open(client)
-        note = sweep_note(self.sweep, winner, self.state.register_as, self.state.version)
+        note = self._sweep_note(winner, interrupted)
         state = "interrupted" if interrupted else "finished"
         _log(client, parent, tags={fields.NOTE: note, "status": state})
         client.set_terminated(parent, "KILLED" if interrupted else "FINISHED")
         self.update(ending=False, ended=True)
+
+    def _sweep_note(self, winner: TrialRecord | None, interrupted: bool) -> str:
+        from legoray.zoo.promotion import champion_line
+
+        sent = self.state.trials.get(f"{winner.number}-{winner.key}") if winner else None
+        champion = None if interrupted else self.state.champion
+        return sweep_note(
+            self.sweep,
+            winner,
+            self.state.register_as,
+            self.state.version,
+            registry="" if champion is None else champion_line(champion),
+            winner_run=None if sent is None else sent.run_id,
+            rows=leaders(self.folder, self.sweep),
+        )[: fields.LONGEST_NOTE]
 
     def _register(
         self, client: MlflowClient, sent: SentTrial, winner: TrialRecord, model: Path | None
@@ -213,8 +238,11 @@ class Sender:
             client, experiment_id=experiment, run_id=run_id, name=record.label, folder=model
         )
         closing = _metrics(fields.closing_metrics(record), _ended(record), last, model_id)
-        _log(client, run_id, closing)
+        _log(client, run_id, closing, tags={fields.NOTE: self._note(record, run_id, model_id)})
         return model_id
+
+    def _note(self, record: TrialRecord, run_id: str, model: str | None) -> str:
+        return trial_note(record, self.sweep, run_id, model)[: fields.LONGEST]
 
     def _show(self, client: MlflowClient, record: TrialRecord) -> None:
         """Once an epoch tells the metrics' names: the table of runs that shows them."""
@@ -224,7 +252,14 @@ class Sender:
                  if key.startswith("valid/")]  # fmt: skip
         created = self.sweep.created
         experiment = str(self.state.experiment_id)
-        save_view(client, experiment, select=self.sweep.select, metrics=names, created=created)
+        save_view(
+            client,
+            experiment,
+            select=self.sweep.select,
+            metrics=names,
+            created=created,
+            note=experiment_note(self.sweep),
+        )
         self._viewed = True
 
     def _close_open(self, client: MlflowClient) -> None:

@@ -22,7 +22,13 @@ _WIDTHS = {_RUN: 300, "attributes.`Models`": 200, "attributes.`Dataset`": 260}  
 
 
 def save_view(
-    client: MlflowClient, experiment_id: str, *, select: str, metrics: list[str], created: float
+    client: MlflowClient,
+    experiment_id: str,
+    *,
+    select: str,
+    metrics: list[str],
+    created: float,
+    note: str,
 ) -> None:
     """Give an experiment its view, and say that it is about training models.
 
@@ -32,9 +38,11 @@ def save_view(
         select: the metric that validation selects by; the order of the rows.
         metrics: all metrics of an epoch; the first few become columns.
         created: when, in seconds since 1970.
+        note: what the experiment holds, as Markdown.
     """
     key = fields.metric_key("best", select)
     tags = {
+        fields.NOTE: note,
         "mlflow.experimentKind": "custom_model_development",
         "mlflow.experiment.primaryMetric.name": key,
         "mlflow.experiment.primaryMetric.greaterIsBetter": str(fields.greater_is_better(select)),
