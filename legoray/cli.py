@@ -84,8 +84,11 @@ def search(
         ),
     ] = None,
     folder: Annotated[
-        Path | None,
-        typer.Option(help="The sweep's folder; sweeps/<name> here. Shared storage on a cluster."),
+        str | None,
+        typer.Option(
+            help="The sweep's folder; sweeps/<name> here. On a cluster shared storage: a path, "
+            "s3://bucket/prefix or gs://bucket/prefix."
+        ),
     ] = None,
     fresh: Annotated[
         bool,
@@ -273,7 +276,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the file's, which is 1.")] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Of records and models; runs/<name> here.")
+        str | None, typer.Option(help="Of records and models; runs/<name> here.")
     ] = None,
     test: Annotated[
         bool, typer.Option("--test", help="Measure the best epoch on the test split at the end.")

@@ -17,7 +17,10 @@ HELP: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 DatasetFile = Annotated[Path, typer.Argument(help="A data set, such as datasets/mind_sample.yaml")]
-Tracking = Annotated[str, typer.Option("--tracking", help="MLflow tracking URI.")]
+Tracking = Annotated[
+    str,
+    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow tracking URI."),
+]
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 
 

@@ -27,6 +27,8 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from legoray.errors import InputError, Problem, nearest
+from legoray.rayjob import check_home, in_copy
+from legoray.storage.address import place
 from legoray.yamlfile import Document, Keys, dotted, read_yaml
 
 
@@ -323,7 +325,10 @@ class FinalConfig(Strict):
 class TrackingConfig(Strict):
     """Where MLflow keeps the zoo. The default is what a plain `mlflow ui` opens here."""
 
-    uri: str = "sqlite:///mlflow.db"
+    uri: str = Field(
+        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db",
+        description="$MLFLOW_TRACKING_URI, else a file here",
+    )
     experiment: str | None = Field(None, description="the search's name where it is not given")
     register_as: str | None = Field(None, description="name in the registry; the search's if null")
 
@@ -483,6 +488,20 @@ def read_dataset(path: str | os.PathLike[str]) -> tuple[DatasetConfig, Document]
 def home() -> Path:
     """Where prepared tables, hidden states and other caches lie: $LEGORAY_HOME or ./.legoray.
 
-    On a cluster this must be storage that every node sees.
+    On a cluster this must be storage that every node sees: a path, or an address such as
+    `s3://bucket/prefix`, of which this is the node's mirror.
+
+    Raises:
+        InputError: it is not set in a Ray job, whose folder does not last; it is no address.
     """
-    return Path(os.environ.get("LEGORAY_HOME", ".legoray")).expanduser().absolute()
+    check_home()
+    return place(os.environ.get("LEGORAY_HOME") or ".legoray", "LEGORAY_HOME")
+
+
+def lasting() -> Path:
+    """Below which results lie that have no place of their own: here, or home in a Ray job.
+
+    Raises:
+        InputError: as `home`.
+    """
+    return home() if in_copy() else Path.cwd()

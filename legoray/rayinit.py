@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+from pathlib import Path
 
 from legoray.errors import InputError, Problem
 
@@ -43,7 +44,7 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         num_cpus: what a local Ray may use; all cores where it is not given.
 
     Raises:
-        InputError: there is no cluster at that address.
+        InputError: there is no cluster at that address, or it wants another token.
     """
     quiet_environment()
     import ray
@@ -54,6 +55,7 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
     local = address is None or address == "local"
     if address and not local:
         _knock(address)
+        _check_token(address)
     try:
         # The dashboard stays on: without it Tune leaks placement groups when it stops a trial.
         ray.init(
@@ -67,8 +69,11 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         if local:
             raise
         reason = str(error).strip().splitlines()[0]
+        hint = "try `ray status`"
+        if str(address).startswith("ray://"):
+            hint += "; a cluster that demands another token does not answer either"
         raise InputError(
-            Problem(f"Ray address '{address}'", f"no cluster answers: {reason}", "try `ray status`")
+            Problem(f"Ray address '{address}'", f"no cluster answers: {reason}", hint)
         ) from None
 
 
@@ -86,3 +91,67 @@ def _knock(address: str) -> None:
         raise InputError(
             Problem(f"Ray address '{address}'", f"no cluster answers: {error}", "try `ray status`")
         ) from None
+
+
+def _check_token(address: str) -> None:
+    """See whether the cluster takes our token: Ray asks for half a minute and then says too little.
+
+    Raises:
+        InputError: it does not, or there is none where the mode is `token`.
+    """
+    mode = os.environ["RAY_AUTH_MODE"]
+    token, source = _token()
+    hint = f"give the cluster's token in {_PLACES}"
+    if mode == "token" and not token:
+        raise InputError(Problem("RAY_AUTH_MODE", "is 'token', but there is no token", hint))
+    if not _refused(address, token if mode == "token" else ""):
+        return
+    where = f"Ray address '{address}'"
+    if mode != "token":
+        message = f"this cluster demands a token, and RAY_AUTH_MODE is '{mode}'"
+        raise InputError(Problem(where, message, f"set RAY_AUTH_MODE=token, and {hint}"))
+    raise InputError(Problem(where, f"the cluster refuses the token in {source}", hint))
+
+
+_PLACES = "RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token"
+
+
+def _token() -> tuple[str, str]:
+    """The token that Ray would use, and where it is from; empty where there is none.
+
+    Raises:
+        InputError: the file that is named cannot be read.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return os.environ["RAY_AUTH_TOKEN"].strip(), "RAY_AUTH_TOKEN"
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    try:
+        return path.read_text(encoding="utf-8").strip(), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        if not named:
+            return "", ""
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(
+            Problem("RAY_AUTH_TOKEN_PATH", f"{path} cannot be read: {reason}")
+        ) from None
+
+
+def _refused(address: str, token: str) -> bool:
+    """Whether a cluster's head turns us away for our token; what else is wrong is told later."""
+    import grpc
+    from ray._private.services import canonicalize_bootstrap_address
+
+    if address.startswith("ray://"):
+        return False  # a proxy answers there: it says so itself
+    try:
+        place = canonicalize_bootstrap_address(address)
+        with grpc.insecure_channel(place) as channel:
+            call = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+            header = (("authorization", f"Bearer {token}"),) if token else ()
+            call(b"", timeout=10, metadata=header)
+    except grpc.RpcError as error:
+        return error.code() == grpc.StatusCode.UNAUTHENTICATED
+    except Exception:
+        return False
+    return False

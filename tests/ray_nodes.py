@@ -25,15 +25,34 @@ def free_ports(count: int) -> list[int]:
 class Cluster:
     """A head and a second node of one CPU each, each with a folder of its own for its sockets."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cpus: int = 1,
+        second: bool = True,
+        env: dict[str, str] | None = None,
+        second_env: dict[str, str] | None = None,
+    ) -> None:
+        """Start it.
+
+        Args:
+            folder: with a short path, for the nodes' files.
+            cpus: of each node.
+            second: start the second node now; otherwise `join` does.
+            env: of all nodes, beside this process's own.
+            second_env: of the second node, beside that.
+        """
         self.mark = uuid.uuid4().hex
         self.folder = folder
-        gcs, dashboard, client, agent, other = free_ports(5)
+        gcs, dashboard, client, agent, self._agent = free_ports(5)
         self.address, self.dashboard = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
         self.env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         self.env |= {**QUIET, "LEGORAY_TEST_MARK": self.mark}
         # Ray Train leaves an actor of its own behind, for which a node that ends would wait.
         self.env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"
+        self.env |= env or {}
+        self._cpus, self._second_env = cpus, second_env or {}
         self.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.nodes: list[subprocess.Popen[bytes]] = []
         self._start(
@@ -42,16 +61,30 @@ class Cluster:
             f"--dashboard-agent-listen-port={agent}",
         )  # fmt: skip
         self.wait_for_nodes(1)
-        self._start("node", f"--address={self.address}", f"--dashboard-agent-listen-port={other}")
-        self.wait_for_nodes(2)
+        if second:
+            self.join()
+            self.wait_for_nodes(2)
 
-    def _start(self, name: str, *options: str) -> None:
+    def join(self) -> None:
+        """Start the second node."""
+        options = (f"--address={self.address}", f"--dashboard-agent-listen-port={self._agent}")
+        self._start("node", *options, env=self._second_env)
+
+    def _start(self, name: str, *options: str, env: dict[str, str] | None = None) -> None:
         log = (self.folder / f"{name}.log").open("wb")
-        command = [*self.ray("start"), "--block", "--num-cpus=1", "--node-ip-address=127.0.0.1"]
-        command += [f"--temp-dir={self.folder / name}", "--object-store-memory=150000000"]
+        command = [*self.ray("start"), "--block", f"--num-cpus={self._cpus}"]
+        command += ["--node-ip-address=127.0.0.1", f"--temp-dir={self.folder / name}"]
+        command += ["--object-store-memory=150000000", *options]
+        mark = {"LEGORAY_TEST_NODE": f"{name}-{self.mark}"}
         self.nodes.append(
-            subprocess.Popen([*command, *options], env=self.env, stdout=log, stderr=log)
+            subprocess.Popen(
+                command, env={**self.env, **(env or {}), **mark}, stdout=log, stderr=log
+            )
         )
+
+    def kill(self, name: str) -> None:
+        """End a node (`head` or `node`) as a machine without power ends: every process at once."""
+        self._kill(f"{name}-{self.mark}")
 
     @staticmethod
     def ray(*words: str) -> list[str]:
@@ -85,9 +118,13 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 node.kill()
                 node.wait()
+        self._kill(self.mark)
+
+    @staticmethod
+    def _kill(mark: str) -> None:
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and self.mark in (entry / "environ").read_text("latin-1"):
+                if entry.name.isdigit() and mark in (entry / "environ").read_text("latin-1"):
                     os.kill(int(entry.name), signal.SIGKILL)
             except OSError:
                 continue

@@ -22,6 +22,8 @@ from filelock import FileLock, Timeout
 from legoray.config import Strict
 from legoray.errors import DamagedError, InputError, Problem
 from legoray.records import read_json, write_json
+from legoray.storage.address import address_of
+from legoray.storage.folders import fetch, share
 
 WHOLE = "whole.json"
 Say = Callable[[str], None]
@@ -59,15 +61,26 @@ def ensure_folder(
     Raises:
         InputError: the folder cannot be written, or is damaged; or what `make` raises.
     """
-    if not folder.exists():
+    if not _there(folder):
         waiting = f"another process makes these {what}; waiting for it"
         with locked(folder, waiting, say, setting=setting):
-            if not folder.exists():
+            if not _there(folder) and not _fetched(folder):
                 try:
                     _make(folder, make)
                 except OSError as error:
                     raise _unwritable(folder.parent, error, setting) from None
+                share(folder)
     check_folder(folder, what)
+
+
+def _there(folder: Path) -> bool:
+    """Whether a folder is there; one that is fetched has its last file last."""
+    return folder.exists() if address_of(folder) is None else (folder / WHOLE).exists()
+
+
+def _fetched(folder: Path) -> bool:
+    """Whether another node has made it, where the folder mirrors an address."""
+    return address_of(folder) is not None and fetch(folder)
 
 
 def check_folder(folder: Path, what: str) -> None:

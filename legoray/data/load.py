@@ -26,6 +26,8 @@ from legoray.data.schema import (
 )
 from legoray.errors import DamagedError, InputError, Problem, unknown
 from legoray.records import read_json
+from legoray.storage.address import is_address, place, portable
+from legoray.storage.folders import fetch
 
 if TYPE_CHECKING:
     import ray
@@ -163,14 +165,16 @@ def load_corpus_ray(tables: Path) -> ray.ObjectRef[Corpus]:
 
     check_files(tables, read_manifest(tables))
     task = ray.remote(num_cpus=0)(_load_in_task)
-    reference: ray.ObjectRef[Corpus] = task.remote(str(tables))
+    reference: ray.ObjectRef[Corpus] = task.remote(portable(tables))
     return reference
 
 
 def _load_in_task(tables: str) -> Corpus:
-    folder = Path(tables)
+    folder = place(tables)
+    fetch(folder)
     size = sum((folder / name).stat().st_size for name in read_manifest(folder).files)
-    return _corpus(folder, _read_by_ray if size >= RAY_BYTES else read_files)
+    alone = size < RAY_BYTES or is_address(tables)  # no other node has fetched them
+    return _corpus(folder, read_files if alone else _read_by_ray)
 
 
 def read_files(paths: list[Path], columns: list[str]) -> Iterator[pa.Table]:

@@ -12,6 +12,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from legoray.storage.address import address_of
+
 _NETWORK = (
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "ceph", "glusterfs", "beegfs", "gpfs", "9p",
     "afs", "pvfs2", "orangefs", "wekafs", "virtiofs", "fuse.",
@@ -21,8 +23,8 @@ _NETWORK = (
 def node_cache(home: Path) -> Path | None:
     """Where this node keeps its copies; None where it maps the shared files."""
     wish = os.environ.get("LEGORAY_NODE_CACHE", "")
-    if wish == "off":
-        return None
+    if wish == "off" or address_of(home) is not None:
+        return None  # a mirror of an address is on this node's disk as it is
     if wish:
         return Path(wish).expanduser().absolute()
     if not is_network(file_system(home)):

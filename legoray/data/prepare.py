@@ -49,6 +49,9 @@ from legoray.data.schema import (
 from legoray.data.written import list_written, written_folder
 from legoray.errors import InputError, Problem, unknown
 from legoray.records import digest, read_json, write_json
+from legoray.storage.address import address_of
+from legoray.storage.folders import fetch, names_below, share
+from legoray.storage.remote import ensure
 from legoray.yamlfile import Document
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from legoray.data.stages import Facts
 
 Say = Callable[[str], None]
+_OWN = ("tokens", "scratch", "stages", "unfinished", "stamp.json")  # no part of the tables
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,9 @@ def prepare(dataset: Path, *, say: Say, coming: str = "") -> Prepared:
     Raises:
         InputError: the YAML, the raw files or the folder for the tables are not as they must be.
     """
+    far = address_of(home())
+    if far is not None:
+        ensure(far)
     plan = _plan(Path(dataset), coming, say)
     found = _existing(plan)
     if found and not _rests(plan.tables):
@@ -114,6 +121,7 @@ def prepare(dataset: Path, *, say: Say, coming: str = "") -> Prepared:
 
 def _ready(plan: _Plan, manifest: Manifest, *, fresh: bool, say: Say) -> Prepared:
     """The tables as they are; deviations from what is published are told each time."""
+    share(plan.tables, leave=_OWN)
     for line in told(manifest) if fresh or manifest.deviations else ():
         say(line)
     return Prepared(plan.tables, manifest, fresh=fresh)
@@ -130,6 +138,7 @@ def _unusable(plan: _Plan, error: OSError) -> Problem:
 
 def _plan(dataset: Path, coming: str, say: Say) -> _Plan:
     config, document = read_dataset(dataset)
+    _fetch_written(config.name)
     cls = processor_class(config.processor, document.where(("processor",)))
     options: Any = build(cls.Options, config.options, document, ("options",))
     raw = RawFolder(_raw_path(config, document), document.where(("path",)), config.get)
@@ -168,6 +177,7 @@ def _place(config: DatasetConfig, config_hash: str, raw: Path, sources: Sources)
     here are not, while those that they are of are still there, are one.
     """
     tables = home() / "tables" / f"{config.name}-{config_hash[:8]}"
+    fetch(tables)
     try:
         known = read_json(tables / "manifest.json", Manifest)
     except InputError:
@@ -175,7 +185,17 @@ def _place(config: DatasetConfig, config_hash: str, raw: Path, sources: Sources)
     if known.raw in ("", str(raw)) or not Path(known.raw).is_dir():
         return tables
     same = same_files(known.sources, list(sources.values()), raw)
-    return tables.with_name(f"{tables.name}-{digest(str(raw), 8)}") if same is None else tables
+    if same is None:
+        tables = tables.with_name(f"{tables.name}-{digest(str(raw), 8)}")
+        fetch(tables)
+    return tables
+
+
+def _fetch_written(name: str) -> None:
+    """What other nodes have written for a data set, where LEGORAY_HOME is an address."""
+    place = home() / "written" / name
+    for attribute in names_below(place):
+        fetch(place / attribute)
 
 
 def _written(
@@ -328,7 +348,7 @@ def _described(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]
 
 def _make(plan: _Plan, say: Say) -> Manifest:
     from legoray.data.badrows import BadRows
-    from legoray.data.engine import pick_engine
+    from legoray.data.engine import Engine, pick_engine
     from legoray.data.processors.base import Run
     from legoray.data.slices import write_slices
     from legoray.data.stages import Stages
@@ -341,7 +361,8 @@ def _make(plan: _Plan, say: Say) -> Manifest:
     again = "going on with" if stages.done() else "preparing"
     say(f"{again} {plan.config.name}: {total / 1e6:.1f} MB of raw files in {plan.raw}")
     bad_rows = BadRows(plan.config.on_bad_row, say)
-    engine = pick_engine(total)
+    # where LEGORAY_HOME is an address, other nodes do not see what this one makes
+    engine = pick_engine(total) if address_of(work) is None else Engine()
     plan.processor.process(Run(plan.sources, stages, engine, bad_rows, say))
     facts = stages.total()
     told: dict[str, Any] = {"counts": facts.counts, "labeled": _labeled(facts), "engine": engine}

@@ -40,6 +40,7 @@ from legoray.data.tokenization import (
 )
 from legoray.errors import DamagedError, InputError, Problem, unknown
 from legoray.records import digest
+from legoray.storage.folders import get_file, send_file
 
 VERSION = 1  # of the files' content: raise it when the same key would mean other ids
 
@@ -201,8 +202,9 @@ def _once(file: Path, make: Callable[[], None]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.parent / ".lock"):
-            if not file.exists():
+            if not get_file(file):
                 make()
+                send_file(file)
     except OSError as error:
         raise InputError(Problem(str(file), f"cannot be written: {error.strerror}")) from None
 

@@ -24,6 +24,7 @@ from legoray.llm.compute import Lower, run_texts
 from legoray.llm.plan import Digests
 from legoray.llm.text import Encoded
 from legoray.llm.units import WHAT, Unit
+from legoray.storage.folders import send_file
 
 SUFFIX = ".safetensors"
 
@@ -150,6 +151,7 @@ def write_blocks(folders: Sequence[Path], gathered: Sequence[_Gathered]) -> None
         path = block_file(folder, block_name(one.digests))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(path, one.tensors(), one.note(folder))
+        send_file(path)
 
 
 def pool(states: Tensor, pooling: str) -> Tensor:
@@ -220,6 +222,7 @@ def write_set(path: Path, names: Sequence[str], places: Places) -> None:
     tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in fields.items()}
     note = {"items": str(len(places.block))}
     write_tensors(path, {"names": torch.from_numpy(raw.copy()), **tensors}, note)
+    send_file(path)
 
 
 def read_set(path: Path) -> tuple[list[str], Places]:

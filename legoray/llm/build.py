@@ -34,6 +34,7 @@ from legoray.llm.plan import Digests, Job, block_size, part_of, plan_blocks, tex
 from legoray.llm.spread import Outcome, run_on_ray, use_ray
 from legoray.llm.text import Encoded, encode, texts_fingerprint
 from legoray.llm.units import WHAT, Unit
+from legoray.storage.folders import get_file
 
 _SPARE = 64 * 2**20  # bytes to leave free on the disk
 _SECONDS_BETWEEN_NEWS = 15.0
@@ -162,7 +163,7 @@ def _check_outcome(work: Work, outcome: Outcome, describe: Describe) -> None:
         text, layer = outcome.bad
         raise not_finite(family.model, family.precision, layer, *describe(int(job.texts[text])))
     name = block_name(work.digests[job.texts])
-    lost = [n for n in job.units if not block_file(work.folders[n], name).exists()]
+    lost = [n for n in job.units if not get_file(block_file(work.folders[n], name))]
     if lost:
         where = str(work.folders[lost[0]])
         message = (

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from legoray.llm.compute import Lower, NotFiniteError
 from legoray.llm.load import facts, load_base, quiet
 from legoray.llm.text import Encoded
 from legoray.llm.units import Unit, key_of_unit
+from legoray.storage.address import place, portable
 
 if TYPE_CHECKING:
     from legoray.llm.build import Work
@@ -79,7 +79,8 @@ def run_on_ray(work: Work) -> Iterator[Outcome]:
     count = min(most, len(work.jobs))
     actors = ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count)
     keys = [key_of_unit(unit) for unit in work.units]
-    told = {"units": work.units, "folders": work.folders, "keys": keys, "threads": cpus}
+    folders = tuple(portable(folder) for folder in work.folders)
+    told = {"units": work.units, "folders": folders, "keys": keys, "threads": cpus}
     rows = data.from_items(_rows(work), override_num_blocks=len(work.jobs))
     with quiet():  # Ray wants other names for the last two, and has none yet
         results = rows.map_batches(
@@ -121,11 +122,11 @@ class BlockActor:
     """Holds a language model and computes one block after another."""
 
     def __init__(
-        self, units: tuple[Unit, ...], folders: tuple[Path, ...], keys: list[str], threads: int
+        self, units: tuple[Unit, ...], folders: tuple[str, ...], keys: list[str], threads: int
     ) -> None:
         torch.set_num_threads(threads)
         self.units = units
-        self.folders = folders
+        self.folders = tuple(place(folder) for folder in folders)
         self.keys = keys
         self.lower: Lower | None = None
 

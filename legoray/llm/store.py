@@ -45,7 +45,9 @@ from legoray.llm.text import (
     template_attributes,
     texts_fingerprint,
 )
-from legoray.llm.units import Family, Unit, open_unit, unit_behind, unit_of, write_note
+from legoray.llm.units import META, Family, Unit, open_unit, unit_behind, unit_of, write_note
+from legoray.storage.address import address_of
+from legoray.storage.folders import get_file, names_below, send_file
 
 
 class StateFeatures:
@@ -208,6 +210,8 @@ def _ensure_family(units: Sequence[Unit], tables: Path, store: Path, say: Say) -
     fingerprint = texts_fingerprint(texts)
     folders = {unit: open_unit(store, unit) for unit in units}
     lists = {unit: set_file(folder, fingerprint) for unit, folder in folders.items()}
+    for path in lists.values():
+        _fetch(path, say)
     if all(_whole(path) for path in lists.values()):
         return lists
     name = units[0].family.model
@@ -220,8 +224,27 @@ def _ensure_family(units: Sequence[Unit], tables: Path, store: Path, say: Say) -
         if missing:
             for unit in missing:
                 open_unit(store, unit)  # it may have been pruned while this process waited
+                _fetch_blocks(folders[unit])
             build(missing, texts, lambda row: (item_key(tables, row), str(texts[row])), say)
     return lists
+
+
+def _fetch(path: Path, say: Say) -> None:
+    """Where the store mirrors an address: a list and its blocks, if another node has made them."""
+    if address_of(path) is None or _whole(path):
+        return
+    folder = path.parents[1]
+    with locked(folder, "another process fetches these hidden states; waiting for it", say):
+        if get_file(path):
+            for name in read_set(path)[0]:
+                get_file(block_file(folder, name))
+
+
+def _fetch_blocks(folder: Path) -> None:
+    """All blocks that others have made of a unit, so that none is computed twice."""
+    for name in names_below(folder / "blocks"):
+        get_file(folder / "blocks" / name)
+    send_file(folder / META)
 
 
 def _whole(path: Path) -> bool:

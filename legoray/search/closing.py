@@ -17,6 +17,7 @@ from legoray.search.phases import Goal
 from legoray.search.reuse import taken_line
 from legoray.search.sweep import ENDED, Sweep, data_title
 from legoray.search.verdicts import print_comparison
+from legoray.storage.address import address_of, portable
 from legoray.zoo.comparison import read_comparison
 from legoray.zoo.slicetable import GROUPS, slices_in, totals
 
@@ -223,8 +224,7 @@ def recommending(folder: Path) -> list[str]:
 
 
 def shown(path: Path) -> str:
-    """A path as short as it can be said from here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    """A path as short as it can be said from here, or the address that it mirrors."""
+    if address_of(path) is not None or not path.is_relative_to(Path.cwd()):
+        return portable(path)
+    return str(path.relative_to(Path.cwd()))

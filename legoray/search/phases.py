@@ -18,6 +18,8 @@ from legoray.search.budget import Budget as Budget
 from legoray.search.budget import Clock, begun
 from legoray.search.finals import Final
 from legoray.search.sweep import ENDED, Sweep, trial_key
+from legoray.storage.address import portable
+from legoray.storage.folders import share
 from legoray.train.job import Job
 from legoray.zoo.earlier import Earlier
 
@@ -47,6 +49,7 @@ class Phases(Searcher):
         stopping: Callable[[], bool] | None = None,
         earlier: Earlier | None = None,
         adopted: Callable[[TrialRecord], None] = lambda record: None,
+        room: Callable[[], int] | None = None,
     ) -> None:
         """Wrap a study.
 
@@ -61,12 +64,13 @@ class Phases(Searcher):
             stopping: whether nothing new may begin; never where None.
             earlier: results that are taken instead of training the same again.
             adopted: told of the record of each that was.
+            room: how many trials may run at once now; any number where it is not given.
         """
         super().__init__(metric="value", mode=goal.mode)
         self._sweep, self._study, self._goal, self._home = sweep, study, goal, home
         self._budget, self._clock = budget, Clock(sweep, over=bool(ended))
-        self._plan, self._stopping = finals, stopping
-        self._plan, self._earlier, self._adopted = finals, earlier, adopted
+        self._plan, self._stopping, self._room = finals, stopping, room
+        self._earlier, self._adopted = earlier, adopted
         self._finals: Iterator[Final] | None = None
         self._live: dict[str, TrialRecord] = {}  # by Tune's trial id, as they were opened
         self.why = ended  # why the search ended: trials | epochs | hours | exhausted
@@ -80,6 +84,8 @@ class Phases(Searcher):
         """The next trial for Tune, None for 'ask again later', or FINISHED."""
         if self._stopping is not None and self._stopping():
             return cast(None, Searcher.FINISHED)
+        if self._room is not None and len(self._live) >= self._room():
+            return None
         order = None if self.why else self._next_search(trial_id)
         if order is None and self.why and not self._running("search"):
             return self._next_final(trial_id)
@@ -153,6 +159,7 @@ class Phases(Searcher):
         label = TrialConfig.model_validate(final.config).model.label()
         record = self._sweep.begin(final.key, phase, label, final.config, final.params)
         record = self._sweep.change(record.number, ended=time.time(), **found.changes())
+        share(self._sweep.model_folder(record.key))
         self._adopted(record)
         return record
 
@@ -190,9 +197,9 @@ class Phases(Searcher):
         self._live[trial_id] = record
         job = Job(
             config=config,
-            tables=self._sweep.info.tables,
-            home=self._home,
-            folder=str(self._sweep.model_folder(final.key)),
+            tables=portable(self._sweep.info.tables),
+            home=portable(self._home),
+            folder=portable(self._sweep.model_folder(final.key)),
             test=phase == "final" and self._goal.test,
             reads=record.reads,
         )

@@ -14,13 +14,16 @@ from rich.console import Console
 from legoray.config import home
 from legoray.data.prepare import Prepared, prepare
 from legoray.errors import InputError
+from legoray.rayjob import command_of
 from legoray.records import TrialRecord, digest
 from legoray.search.budget import Budget, budget_of, left
+from legoray.search.faraway import check_nodes, check_storage, sweep_folder
 from legoray.search.finals import count_groups, finals_of, winner
 from legoray.search.samplers import sampler_notes
 from legoray.search.space import Space, read_space
 from legoray.search.start_from import start_notes
 from legoray.search.sweep import ENDED, Sweep, data_title, open_sweep
+from legoray.storage.address import portable
 
 if TYPE_CHECKING:
     from legoray.data.corpus import Corpus
@@ -39,7 +42,7 @@ def run_search(
     address: str | None = None,
     trials: int | None = None,
     fresh: bool = False,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     check_only: bool = False,
     console: Console,
     train_fn: str = TRAIN,
@@ -52,7 +55,7 @@ def run_search(
         address: of a Ray cluster; a local one is started where it is not given.
         trials: in all, instead of the file's number.
         fresh: set an earlier sweep of this name aside.
-        folder: of the sweep; `sweeps/<name>` where it is not given.
+        folder: of the sweep, a path or an address; `sweeps/<name>` where it is not given.
         check_only: validate, build every corner and run a batch of each, nothing more.
         console: where to print.
         train_fn: `module:function` that trains a job; it must be importable on every node.
@@ -66,11 +69,12 @@ def run_search(
     """
     say = partial(_say, console)
     space = read_space(Path(space_file))
+    where = sweep_folder(folder, space.config.name)
+    check_storage(where)
     prepared = prepare(space.dataset, say=say)
     if check_only:
         return _check_only(space, prepared, say)
-    place = (folder or Path("sweeps") / space.config.name).absolute()
-    sweep = open_sweep(space, place, prepared.tables, prepared.manifest, fresh=fresh)
+    sweep = open_sweep(space, where, prepared.tables, prepared.manifest, fresh=fresh)
     try:
         sweep.interrupt()
         budget = budget_of(space.config.search, trials)
@@ -121,7 +125,7 @@ class Search:
     console: Console
     address: str | None
     budget: Budget
-    folder: Path | None
+    folder: str | Path | None
     train_fn: str = TRAIN
     reuse: bool = True
 
@@ -139,6 +143,7 @@ class Search:
         done = any(r.status in ("completed", "pruned") for r in self.sweep.of("search"))
         self.sweep.set_state("finished", ended=self._ended())
         self.sweep.tidy()
+        self.sweep.gather(winner(self.sweep, self.goal.select, self.goal.mode))
         self._close(interrupted=False)
         return 0 if done else FAILED
 
@@ -179,8 +184,11 @@ class Search:
 
         ensure_ray(self.address)
         from legoray.data.load import load_corpus_ray
+        from legoray.search.room import wait_for_nodes
         from legoray.search.scribe import Halt
 
+        wait_for_nodes(self._say)
+        check_nodes(self.sweep.folder)
         corpus = load_corpus_ray(self.prepared.tables)
         self._check(corpus)
         halt = Halt()
@@ -196,7 +204,7 @@ class Search:
         done, info = self.sweep.done(), self.sweep.info
         data = data_title(info)
         going = f"going on with '{info.name}' after {done} trials" if done else f"'{info.name}'"
-        return f"search {going}: {self.budget} on {data}, in {self.sweep.folder}"
+        return f"search {going}: {self.budget} on {data}, in {portable(self.sweep.folder)}"
 
     def _check(self, corpus: Any) -> None:
         """Check the space's corners once per sweep; see that hidden states are there."""
@@ -376,7 +384,7 @@ class Search:
         words += [] if self.reuse else ["--no-reuse"]
         if self.address is not None:
             words += ["--address", self.address]
-        return shlex.join(words)
+        return command_of(shlex.join(words))
 
     def _say(self, text: str) -> None:
         _say(self.console, text)

@@ -16,12 +16,14 @@ from typing import Any
 
 from rich.console import Console
 
-from legoray.config import SpaceConfig, TrackingConfig, home, read_dataset
+from legoray.config import SpaceConfig, TrackingConfig, home, lasting, read_dataset
 from legoray.data.prepare import Prepared, prepare
 from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.records import Metrics, TrialRecord
+from legoray.search.carried import carried
 from legoray.search.single_config import Single, read_single
 from legoray.search.sweep import ENDED, Sweep, open_sweep, trial_key
+from legoray.storage.address import place, portable
 from legoray.yamlfile import Document
 
 FAILED, INTERRUPTED = 1, 130
@@ -37,7 +39,7 @@ class Asked:
     file: Path | None = None
     changes: Sequence[str] = ()
     seed: int | None = None
-    folder: Path | None = None
+    folder: str | Path | None = None
     test: bool = False
     fresh: bool = False
     tracking: str = TrackingConfig().uri
@@ -66,11 +68,11 @@ def train_one(asked: Asked, console: Console) -> int:
     single = _read(asked)
     prepared = prepare(asked.data.absolute(), say=say)
     _check(single, prepared, say)
-    place = (asked.folder or Path("runs") / single.name).absolute()
+    where = place(asked.folder, "--folder") if asked.folder else lasting() / "runs" / single.name
     document = Document(Path(single.file), {})  # trainings of any settings may share the folder
     sweep = open_sweep(
         _Alone(_space_config(asked, single), document),
-        place,
+        where,
         prepared.tables,
         prepared.manifest,
         fresh=asked.fresh,
@@ -204,15 +206,15 @@ class _Run:
 
         job = Job(
             config=self.config,
-            tables=str(self.prepared.tables),
-            home=str(home()),
-            folder=str(self.sweep.model_folder(record.key)),
+            tables=portable(self.prepared.tables),
+            home=portable(home()),
+            folder=portable(self.sweep.model_folder(record.key)),
             test=self.asked.test and self.prepared.manifest.labeled.get("test", False),
             reads=record.reads,
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         runtime = Runtime(corpus=shared_corpus(self.prepared.tables), device=device)
-        outcome = train(job, runtime, lambda metrics: self._epoch(record.number, metrics))
+        outcome = carried(train)(job, runtime, lambda metrics: self._epoch(record.number, metrics))
         if outcome.reason:
             self.say(outcome.reason)
         kept = outcome.model_dump(include={"epochs", "best", "test", "costs", "reason"})

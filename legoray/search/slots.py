@@ -22,6 +22,7 @@ from typing import Any
 
 from legoray.config import Strict
 from legoray.errors import DamagedError, InfeasibleError, InputError
+from legoray.search.carried import carried
 from legoray.search.mailbox import Message
 from legoray.train.job import Job, Outcome, Report, Runtime, Stopped
 
@@ -58,7 +59,7 @@ class Shared:
 def train_function(path: str) -> TrainFunction:
     """The function behind `package.module:name`."""
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return carried(getattr(importlib.import_module(module), name))
 
 
 def node_name() -> str:

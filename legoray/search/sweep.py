@@ -31,6 +31,8 @@ from legoray.records import (
     write_json,
 )
 from legoray.search.lock import SweepLock
+from legoray.search.sweepsync import SweepSync, sync_of
+from legoray.storage.folders import fetch, withdraw
 from legoray.train.version import TRAINING
 from legoray.yamlfile import Document, dotted, parse_yaml
 
@@ -69,9 +71,15 @@ class Sweep:
     LOCK = "lock.json"
     OWN = ("sweep.json", "space.yaml", "study.journal", "study.journal.lock", "tracking.json")
 
-    def __init__(self, folder: Path, info: SweepInfo, lock: SweepLock | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        info: SweepInfo,
+        lock: SweepLock | None = None,
+        sync: SweepSync | None = None,
+    ) -> None:
         self.folder, self.info = folder, info
-        self._lock = lock
+        self._lock, self._sync = lock, sync
         self.records: dict[int, TrialRecord] = {r.number: r for r in read_trials(folder)}
 
     def of(self, *phases: Phase) -> list[TrialRecord]:
@@ -115,6 +123,8 @@ class Sweep:
 
     def _save(self, record: TrialRecord) -> None:
         write_json(self.folder / "trials" / f"{record.number}.json", record)
+        if self._sync is not None:
+            self._sync.saved(record)
         self.records[record.number] = record
 
     def set_state(self, state: str, **changes: Any) -> None:
@@ -139,7 +149,14 @@ class Sweep:
         for record in self.records.values():
             if record.key not in live:
                 shutil.rmtree(self.model_folder(record.key) / "last", ignore_errors=True)
+                withdraw(self.model_folder(record.key) / "last")
         shutil.rmtree(self.folder / "ray", ignore_errors=True)
+
+    def gather(self, best: TrialRecord | None) -> None:
+        """Have the models of the final trainings and of the best trial here, from wherever."""
+        finals = [r for r in self.of("final") if r.status == "completed"]
+        for record in [*finals, *([best] if best is not None else [])]:
+            fetch(self.model_folder(record.key))
 
     def close(self) -> None:
         """Let another driver have the sweep. One without a single trial leaves nothing behind."""
@@ -147,8 +164,12 @@ class Sweep:
             for name in self.OWN:
                 (self.folder / name).unlink(missing_ok=True)
             shutil.rmtree(self.folder / "ray", ignore_errors=True)
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            if self._sync is not None:
+                self._sync.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
         if not self.records:
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
@@ -178,19 +199,23 @@ def open_sweep(
             damaged, or the folder cannot be written.
     """
     lock = SweepLock(folder / Sweep.LOCK).acquire()
+    sync = None
     try:
+        sync = sync_of(folder)
         if fresh and (folder / "sweep.json").exists():
             lock.release()
-            _set_aside(folder)
+            _set_aside(folder, sync)
             lock = SweepLock(folder / Sweep.LOCK).acquire()
         info = new_info(space, tables, manifest)
         if (folder / "sweep.json").exists():
             info = _same_sweep(space, folder, info, mixed=mixed)
-        sweep = Sweep(folder, info, lock)
+        sweep = Sweep(folder, info, lock, sync)
         _copy_space(space, folder)
         write_json(folder / "sweep.json", info)
         return sweep
     except BaseException:
+        if sync is not None:
+            sync.close()
         lock.release()
         raise
 
@@ -296,11 +321,15 @@ def _fixed(data: dict[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
     return kept
 
 
-def _set_aside(folder: Path) -> None:
+def _set_aside(folder: Path, sync: SweepSync | None) -> None:
     """Rename an earlier sweep's folder after the time at which it is set aside."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
     try:
-        os.rename(folder, folder.with_name(f"{folder.name}-{stamp}-{os.urandom(2).hex()}"))
+        if sync is not None:
+            sync.set_aside(stamp)
+        os.rename(folder, folder.with_name(f"{folder.name}-{stamp}"))
+        if sync is not None:
+            sync.mark()
     except OSError as error:
         raise InputError(Problem(str(folder), f"cannot be set aside: {error.strerror}")) from None
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,14 +23,17 @@ from legoray.records import TrialRecord
 from legoray.search.finals import Final
 from legoray.search.mailbox import Mailbox
 from legoray.search.phases import Budget, Goal, Phases
+from legoray.search.room import Room
 from legoray.search.scheduler import SearchScheduler, make_scheduler
 from legoray.search.scribe import Halt, Scribe, Watcher
 from legoray.search.slots import Shared, SlotSettings
 from legoray.search.sweep import ENDED, Sweep
 from legoray.search.trainers import TrialRunner
+from legoray.storage.address import address_of
 from legoray.zoo.earlier import Earlier
 
 LOSSES = 5  # times that a trial may lose its Tune actor (with its node) before it counts as failed
+UNLIMITED = 1_000_000  # trials at once, as far as Tune is concerned
 BYTES = 1024.0  # of memory that a trial reserves: something, since the CPUs are its workers'
 
 
@@ -60,8 +67,8 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
         InputError: the cluster is too small for one trial, or records cannot be written.
     """
     _quiet()
-    concurrent = slots_that_fit(plan.search)
-    settings = slot_settings(plan, str(sweep.folder / "ray"))
+    room = Room(partial(slots_that_fit, plan.search))
+    settings = slot_settings(plan, str(_notes_of_ray(sweep)))
     mailbox = open_mailbox()
     scheduler = _scheduler(sweep, plan)
 
@@ -82,6 +89,7 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
         stopping=halt.stopping,
         earlier=plan.earlier,
         adopted=adopted,
+        room=room,
     )
     shared = Shared(settings, mailbox, [corpus])
     try:
@@ -94,7 +102,7 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
             search_alg=phases,
             scheduler=scheduler,
             resources_per_trial=trial_resources(settings),
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=UNLIMITED,  # `room` decides
             reuse_actors=plan.search.trainer != "per_trial",
             max_failures=LOSSES,
             raise_on_failed_trial=False,
@@ -108,6 +116,13 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
         phases.close()
         ray.kill(mailbox)
     return phases.why
+
+
+def _notes_of_ray(sweep: Sweep) -> Path:
+    """Where Ray keeps its own notes, which nobody reads; each node, where the sweep is far away."""
+    if address_of(sweep.folder) is None:
+        return sweep.folder / "ray"
+    return Path(tempfile.gettempdir()) / f"legoray-{getpass.getuser()}" / "ray" / sweep.info.id
 
 
 def _scheduler(sweep: Sweep, plan: Plan) -> SearchScheduler:

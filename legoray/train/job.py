@@ -42,6 +42,7 @@ class Runtime:
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     threads: int | None = None
+    refresh: Callable[[], object] = lambda: None  # fetch what the first worker wrote, if far away
 
 
 class Outcome(Strict):

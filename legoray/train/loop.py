@@ -324,6 +324,8 @@ class Training:
         What each group has by itself is kept with the model, so that comparing takes no second
         look at the test.
         """
+        if self._runtime.rank:
+            self._runtime.refresh()
         best = load_model(self._folder / "best").recommender.to(self._runtime.device)
         metrics, values = evaluate_groups(
             best,

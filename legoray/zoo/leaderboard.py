@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from legoray.errors import InputError, Problem, unknown
 from legoray.records import SweepInfo, read_json, read_trials
+from legoray.storage import remote
+from legoray.storage.address import Address, is_address, parse
 from legoray.zoo import boardtext, fields, paper
 from legoray.zoo.board import Board, Entry, entry_of_record, entry_of_run, make_boards
 from legoray.zoo.store import DEFAULT_URI, all_runs, open_zoo
@@ -20,7 +25,7 @@ def leaderboard(source: str | Path | None = None, *, tracking: str = DEFAULT_URI
     """The boards of a sweep's folder, of an MLflow experiment, or of all experiments.
 
     Args:
-        source: a folder with a `sweep.json`, an experiment's name, or None for all.
+        source: a folder or an address with a `sweep.json`, an experiment's name, or None for all.
         tracking: MLflow's address, for everything but a folder.
 
     Returns:
@@ -29,6 +34,9 @@ def leaderboard(source: str | Path | None = None, *, tracking: str = DEFAULT_URI
     Raises:
         InputError: no such folder, experiment or store, or there is nothing in it.
     """
+    if source is not None and is_address(source):
+        with _records_at(parse(str(source), "the sweep")) as fetched:
+            return leaderboard(fetched, tracking=tracking)
     folder = Path(source) if source is not None else None
     if folder is not None and folder.is_dir():
         entries = _of_folder(folder)
@@ -37,6 +45,21 @@ def leaderboard(source: str | Path | None = None, *, tracking: str = DEFAULT_URI
     if not entries:
         raise InputError(Problem(str(source or tracking), "no trials are recorded here yet"))
     return sorted(make_boards(entries), key=lambda board: -len(board.rows))
+
+
+@contextmanager
+def _records_at(address: Address) -> Iterator[Path]:
+    """The records of a sweep at an address, fetched; whoever runs it is not disturbed.
+
+    Raises:
+        InputError: there is no sweep, or the service refuses.
+    """
+    with tempfile.TemporaryDirectory(prefix="legoray-sweep-") as temporary:
+        if not remote.download(address / "sweep.json", Path(temporary) / "sweep.json"):
+            raise InputError(Problem(str(address), "there is no sweep here"))
+        for name in remote.listing(address / "trials"):
+            remote.download(address / "trials" / name, Path(temporary) / "trials" / name)
+        yield Path(temporary)
 
 
 def print_leaderboard(

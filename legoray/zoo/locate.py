@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from legoray.errors import InputError, Problem, unknown
+from legoray.storage.address import is_address, place
+from legoray.storage.folders import fetch
 from legoray.yamlfile import read_yaml
 from legoray.zoo.registry import MODEL_ID
 from legoray.zoo.store import open_zoo, resolve_uri
@@ -17,7 +19,10 @@ from legoray.zoo.store import open_zoo, resolve_uri
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KINDS = "a model's folder, models:/<name>@champion, models:/<name>/<version>, a run's id or name"
+KINDS = (
+    "a model's folder or address, models:/<name>@champion, models:/<name>/<version>, a run's id or "
+    "name"
+)
 
 
 @contextmanager
@@ -32,6 +37,9 @@ def located(model: str | Path, tracking: str) -> Iterator[Path]:
     Raises:
         InputError: there is no such model, or several.
     """
+    if is_address(model):
+        yield _inside(_from_address(str(model)))
+        return
     folder = Path(model)
     if folder.is_dir():
         yield _inside(folder)
@@ -44,6 +52,19 @@ def located(model: str | Path, tracking: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="legoray-model-") as temporary:
         yield _inside(_fetched(model_id, temporary, resolve_uri(tracking)))
+
+
+def _from_address(text: str) -> Path:
+    """A model that a sweep at an address left: `s3://.../models/<key>`, or `best` below it.
+
+    Raises:
+        InputError: there is none, or the service refuses.
+    """
+    folder = place(text, "the model")
+    for training in (folder, folder.parent):
+        if fetch(training) and folder.is_dir():
+            return folder
+    raise InputError(Problem(text, "there is no model here", f"expected: {KINDS}"))
 
 
 def _inside(folder: Path) -> Path:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from legoray.config import TrackingConfig
 from legoray.errors import InputError
+from legoray.rayjob import in_copy
 from legoray.records import SweepInfo, TrialRecord, read_json, read_trials
+from legoray.storage.folders import fetch
 from legoray.zoo.sender import Sender
 from legoray.zoo.state import FILE, TrackingState, load_state, save_state
 from legoray.zoo.store import DEFAULT_URI, resolve_uri
@@ -130,7 +132,7 @@ class Recorder:
         where = view_path(self.state.experiment_id)
         if self.state.uri.startswith("http"):
             return [self.state.uri.rstrip("/") + where]
-        plain = resolve_uri(self.state.uri) == resolve_uri(DEFAULT_URI)
+        plain = not in_copy() and resolve_uri(self.state.uri) == resolve_uri(DEFAULT_URI)
         store = "" if plain else f" --backend-store-uri {self.state.uri}"
         return [f"mlflow ui{store}", UI + where]
 
@@ -179,7 +181,10 @@ class Recorder:
         """The model folder of a completed trial; what was stopped or failed keeps none."""
         if record.status != "completed" or record.phase == "baseline":
             return None
-        found = model or self.folder / "models" / record.key / "best"
+        folder = self.folder / "models" / record.key
+        found = model or folder / "best"
+        if not found.is_dir():
+            fetch(folder)
         return found if found.is_dir() else None
 
     def _end(self) -> None:

@@ -13,7 +13,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from legoray.config import lasting
 from legoray.errors import InputError, Problem
+from legoray.rayjob import in_copy
+from legoray.storage.address import address_of, portable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,7 +43,8 @@ def resolve_uri(uri: str, base: Path | None = None) -> str:
         base: folder that a relative path starts from; the current one if None.
 
     Raises:
-        InputError: the address names no kind of store that MLflow has.
+        InputError: the address names no kind of store that MLflow has; it is a file in the folder
+            of a Ray job, and there is no other place that lasts.
     """
     if "://" not in uri:
         hint = f"a server such as http://host:5000, or {DEFAULT_URI}"
@@ -48,7 +52,26 @@ def resolve_uri(uri: str, base: Path | None = None) -> str:
     if not uri.startswith(SQLITE):
         return uri
     path = Path(uri.removeprefix(SQLITE)).expanduser()
-    return SQLITE + str((base or Path.cwd()) / path)
+    return SQLITE + str((base or _lasting(uri)) / path)
+
+
+def _lasting(uri: str) -> Path:
+    """The current folder, or LEGORAY_HOME in a Ray job, whose folder goes with it."""
+    place = lasting()
+    if (
+        in_copy()
+        and address_of(place) is not None
+        and not Path(uri.removeprefix(SQLITE)).is_absolute()
+    ):
+        hint = (
+            "set MLFLOW_TRACKING_URI or the space's `tracking: {uri: ...}` to a server or to "
+            "sqlite:////an/absolute/path.db"
+        )
+        message = (
+            f"'{uri}' would go with this Ray job's folder, and {portable(place)} has no SQLite"
+        )
+        raise InputError(Problem("tracking.uri", message, hint))
+    return place
 
 
 def artifact_root(uri: str) -> Path | None:

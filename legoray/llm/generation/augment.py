@@ -35,6 +35,7 @@ from legoray.llm.generation.job import (
 from legoray.llm.generation.local import Answer, Settings
 from legoray.llm.generation.progress import Progress, told
 from legoray.llm.generation.prompt import read_prompt
+from legoray.storage.folders import share
 
 Say = Callable[[str], None]
 Numbered = tuple[int, Answer]
@@ -90,6 +91,7 @@ def _known(job: Job, say: Say) -> kept.Known:
         away = kept.set_aside(job.folder, [source for source, fresh in pairs if fresh])
         known = look()
     if away:
+        share(away)
         say(f"what was written before is set aside: {away}")
     return known
 
@@ -111,6 +113,7 @@ def _write(job: Job, console: Console, say: Say) -> None:
     if asking:
         _stream(job, asking, keeper, progress)
     kept.compact(job.folder)
+    share(job.folder)
     parts = [f"{progress.counts['written']:,} written"]
     parts += told(progress.counts)
     if todo:
@@ -187,6 +190,7 @@ class _Keeper:
         counts["cut"] = sum(answer.cut for _, answer in answers)
         self._progress.add(counts, len(rows))
         job.note(self._before + self._progress.counts)
+        share(job.folder)
 
     def _cleaned(self, row: int, answer: Answer) -> Cleaned:
         job = self._job
