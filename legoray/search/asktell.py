@@ -12,6 +12,8 @@ Rows of the study and what they mean (the user attribute `outcome` tells the fai
 One process at a time may hold a study (the sweep's folder is locked by its owner), so a row that is
 RUNNING when a study is opened belongs to a process that is gone.
 
+Rows that carry `warm` come from earlier sweeps (`legoray.search.warmstart`).
+
 With several objectives the epochs' values are kept as a user attribute, `epochs`, since Optuna
 takes intermediate values of one objective alone; what is pruned has then no value at all.
 
@@ -48,6 +50,7 @@ from legoray.search.start import named, start_params
 Ending = Literal["completed", "pruned", "infeasible", "failed", "interrupted"]
 
 DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+WARM = "warm"  # attribute of rows that earlier sweeps gave: `seen ...` or `start ...`
 MOST_REJECTED = 60  # proposals in a row, before a space counts as exhausted
 ENUMERATE_AFTER = 8  # rejected proposals, before what is left of a small space is listed
 STUBBORN = {"gp": 2}  # the same for a sampler that proposes the same until it learns something new
@@ -246,9 +249,14 @@ class AskTell:
                 self.conclude(row.number, "interrupted", reason=reason)
 
     def done(self) -> int:
-        """How many trials have ended for good: all but interrupted and rejected ones."""
+        """How many trials have ended for good: all but interrupted and rejected ones.
+
+        What earlier sweeps observed is none of them.
+        """
         return sum(
-            row.state.is_finished() and _outcome(row) not in ("interrupted", "rejected")
+            row.state.is_finished()
+            and _outcome(row) not in ("interrupted", "rejected")
+            and not str(row.user_attrs.get(WARM, "")).startswith("seen")
             for row in self.rows()
         )
 

@@ -228,9 +228,13 @@ class Search:
         from legoray.search.reuse import earlier_results
         from legoray.search.study import StudySearcher
         from legoray.search.tuner import Plan, run_trials, slots_that_fit
+        from legoray.search.warmstart import warm_start
 
         config = self.space.config
         study = StudySearcher(self.space, self.sweep.folder, sweep_id=self.sweep.info.id)
+        if config.search.warm_start:
+            folder, uri = self.sweep.folder, config.tracking.uri
+            warm_start(study.study, self.sweep.info, folder, uri, self._say)
         groups = count_groups(self.space, config.final)
         finals = config.final.top * config.final.seeds * groups
         slots = slots_that_fit(config.search)
