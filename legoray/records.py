@@ -14,6 +14,7 @@ that a tracking server that is down loses nothing.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -107,7 +108,13 @@ def write_json(path: Path, content: Strict | dict[str, Any]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True) if temporary else None
-        raise InputError(Problem(str(path), f"cannot be written: {error.strerror}")) from None
+        raise InputError(unwritten(path, error)) from None
+
+
+def unwritten(path: Path, error: OSError) -> Problem:
+    """The problem with a file that cannot be written."""
+    hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return Problem(str(path), f"cannot be written: {error.strerror}", hint)
 
 
 def read_json(path: Path, cls: type[R]) -> R:

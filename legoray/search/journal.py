@@ -2,7 +2,8 @@
 
 Optuna's own lock is a link that outlives a killed process and holds the next one up for half a
 minute, and a line that was written by half spoils every later one. Here the kernel holds the lock,
-and a last line without its end is cut off when the file is opened.
+and a last line without its end is cut off whenever the lock is taken: a full disk ends a line as
+well as a kill does.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from legoray.errors import InputError, Problem
 class KernelLock(BaseJournalFileLock):
     """An advisory lock on a file beside the journal; it ends with the process that holds it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, journal: Path) -> None:
+        self.journal, self.path = journal, journal.with_name(f"{journal.name}.lock")
         self._file: int | None = None
 
     def acquire(self) -> bool:
-        """Wait for the lock."""
+        """Wait for the lock; the journal then ends with a whole line."""
         self._file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o644)
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        _cut_half_line(self.journal)
         return True
 
     def release(self) -> None:
@@ -44,14 +46,11 @@ def open_journal(path: Path) -> JournalStorage:
     Raises:
         InputError: the file cannot be written, or is damaged elsewhere than in its last line.
     """
-    lock = KernelLock(path.with_name(f"{path.name}.lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock = KernelLock(path)
         lock.acquire()
-        try:
-            _cut_half_line(path)
-        finally:
-            lock.release()
+        lock.release()
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except OSError as error:
         raise InputError(Problem(str(path), f"cannot be written: {error.strerror}")) from None
@@ -61,11 +60,11 @@ def open_journal(path: Path) -> JournalStorage:
 
 
 def _cut_half_line(path: Path) -> None:
-    """Drop what a killed process wrote of its last line."""
-    if not path.exists():
+    """Drop a last line that was not written to its end."""
+    if not path.exists() or not path.stat().st_size:
         return
     with path.open("r+b") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)

@@ -375,6 +375,16 @@ def test_half_a_line_at_the_end_of_the_journal(tmp_path):
     assert open_searcher(tmp_path).study.rows()
 
 
+def test_half_a_line_that_a_full_disk_left_within_a_search(tmp_path):
+    searcher = open_searcher(tmp_path)
+    searcher.suggest("a")
+    with (tmp_path / "study.journal").open("ab") as file:
+        file.write(b'{"op_code": 4, "worker')
+    train(searcher, "a", 0.7)
+    again = open_searcher(tmp_path)
+    assert [row.state for row in rows(again)] == [TrialState.COMPLETE]
+
+
 def test_a_damaged_journal_is_told(tmp_path):
     open_searcher(tmp_path).suggest("a")
     journal = tmp_path / "study.journal"
