@@ -92,7 +92,7 @@ def save_model(
     Raises:
         InputError: the folder cannot be written.
     """
-    _recover(folder)
+    recover(folder)
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def load_model(folder: Path) -> LoadedModel:
     Raises:
         InputError: the folder is missing, incomplete or damaged, or its parts cannot be had.
     """
-    _recover(folder)
+    recover(folder)
     content = _read_config(folder)
     try:
         config = build(ModelConfig, content["model"])
@@ -288,8 +288,8 @@ def _swap(temporary: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _recover(folder: Path) -> None:
-    """Undo a swap that was cut off between its two moves."""
+def recover(folder: Path) -> None:
+    """Undo a swap of a model's folder that was cut off between its two moves."""
     old = _aside(folder)
     if not old.exists():
         return

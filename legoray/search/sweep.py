@@ -28,6 +28,7 @@ from legoray.records import (
     digest,
     read_json,
     read_trials,
+    unwritten,
     write_json,
 )
 from legoray.search.lock import SweepLock
@@ -209,6 +210,7 @@ def open_sweep(
         info = new_info(space, tables, manifest)
         if (folder / "sweep.json").exists():
             info = _same_sweep(space, folder, info, mixed=mixed)
+        _clear_halves(folder)
         sweep = Sweep(folder, info, lock, sync)
         _copy_space(space, folder)
         write_json(folder / "sweep.json", info)
@@ -334,6 +336,23 @@ def _set_aside(folder: Path, sync: SweepSync | None) -> None:
         raise InputError(Problem(str(folder), f"cannot be set aside: {error.strerror}")) from None
 
 
+HALVES = (".lock.*", ".stale-*", "space.tmp", ".*.json.*", "trials/.*.json.*",
+          "models/*/.*.json.*", "models/*/.*.new-*", "models/*/last/.*")  # fmt: skip
+
+
+def _clear_halves(folder: Path) -> None:
+    """Delete what killed processes left of files and models that they were writing."""
+    from legoray.model.io import recover
+
+    for model in folder.glob("models/*"):
+        recover(model / "best")
+    for path in (path for pattern in HALVES for path in folder.glob(pattern)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def _copy_space(space: SpaceLike, folder: Path) -> None:
     source = space.document.path
     target = folder / "space.yaml"
@@ -342,7 +361,7 @@ def _copy_space(space: SpaceLike, folder: Path) -> None:
         temporary.write_bytes(source.read_bytes())
         os.replace(temporary, target)
     except OSError as error:
-        raise InputError(Problem(str(target), f"cannot be written: {error.strerror}")) from None
+        raise InputError(unwritten(target, error)) from None
 
 
 def data_title(info: SweepInfo) -> str:

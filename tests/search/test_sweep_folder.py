@@ -44,6 +44,32 @@ def test_records_survive_and_a_known_training_keeps_its_number(tmp_path):
     again.close()
 
 
+def test_what_a_kill_left_half_written_is_cleared(tmp_path):
+    """Half files go; the last whole model comes back where a kill hit the swap of two."""
+    sweep = opened(tmp_path)
+    record = begin(sweep, 0.1)
+    model = sweep.model_folder(record.key)
+    (model / "last").mkdir(parents=True)
+    (model / "last" / "checkpoint.safetensors").write_text("whole")
+    halves = [
+        sweep.folder / ".lock.abc", sweep.folder / ".sweep.json.abc", sweep.folder / "space.tmp",
+        sweep.folder / "trials" / ".0.json.abc", model / "last" / ".checkpoint.safetensors.abc",
+    ]  # fmt: skip
+    for half in halves:
+        half.write_text("half")
+    for name in (".best.new-abc", ".best.old"):
+        (model / name).mkdir()
+    (model / ".best.old" / "config.json").write_text("whole")
+    sweep.close()
+    again = opened(tmp_path)
+    assert sorted(p.name for p in again.folder.rglob("*") if p.is_file()) == [
+        "0.json", "checkpoint.safetensors", "config.json", "lock.json", "space.yaml", "sweep.json",
+    ]  # fmt: skip
+    assert (model / "best" / "config.json").read_text() == "whole"
+    assert not list(model.glob(".*"))
+    again.close()
+
+
 def test_a_sweep_without_a_trial_leaves_nothing_behind_and_may_change(tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.txt").write_text("not the sweep's")
