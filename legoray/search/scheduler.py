@@ -7,6 +7,7 @@ trials alone, never the final ones, and nothing but epochs that have a value.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
@@ -15,12 +16,13 @@ from ray.tune.schedulers.trial_scheduler import TrialScheduler
 from legoray.config import SchedulerConfig
 from legoray.records import TrialRecord
 from legoray.search.phases import Goal
+from legoray.search.sweep import ENDED
 
 BRACKETS = 3  # of hyperband: trials are spread over different grace periods
 
 
 def make_scheduler(
-    config: SchedulerConfig, epochs: int, goal: Goal, earlier: list[TrialRecord]
+    config: SchedulerConfig, epochs: int, goal: Goal, earlier: Sequence[TrialRecord]
 ) -> SearchScheduler:
     """The scheduler of a search.
 
@@ -28,11 +30,13 @@ def make_scheduler(
         config: which one, and its settings.
         epochs: the longest training that the space allows.
         goal: what is compared.
-        earlier: ended trials of the same sweep, which new ones are compared with as well.
+        earlier: trials of the same sweep. New ones are compared with those that have ended as well,
+            and those that go on have been judged by the epochs that they have.
     """
-    scheduler = SearchScheduler(_inner(config, epochs, goal.mode))
+    scheduler = SearchScheduler(_inner(config, epochs, goal.mode), goal, earlier)
     for record in earlier:
-        scheduler.replay(record, goal)
+        if record.status in ENDED:
+            scheduler.replay(record)
     return scheduler
 
 
@@ -70,29 +74,45 @@ class _Past:
 class SearchScheduler(FIFOScheduler):
     """Passes on to another scheduler what it is to judge: the epochs of the search's trials."""
 
-    def __init__(self, inner: TrialScheduler) -> None:
+    def __init__(
+        self, inner: TrialScheduler, goal: Goal, earlier: Sequence[TrialRecord] = ()
+    ) -> None:
         super().__init__()
-        self._inner = inner
+        self._inner, self._goal = inner, goal
+        self._begun = {r.number: r for r in earlier if r.status not in ENDED}
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True
 
-    def replay(self, record: TrialRecord, goal: Goal) -> None:
-        """Let the inner scheduler see the epochs of an ended trial again."""
-        past: Any = _Past(record)
+    def replay(self, record: TrialRecord, trial: Any = None) -> None:
+        """Let the inner scheduler see the epochs of a trial again, whatever it says to them.
+
+        Args:
+            record: the trial's.
+            trial: Tune's, where it goes on; the inner scheduler knows it already.
+        """
         nobody: Any = None  # neither scheduler asks the controller anything
         best: float | None = None
-        better = max if goal.mode == "max" else min
-        self._inner.on_trial_add(nobody, past)
+        better = max if self._goal.mode == "max" else min
+        if trial is None:
+            trial = _Past(record)
+            self._inner.on_trial_add(nobody, trial)
+        stopped: set[Any] = getattr(self._inner, "_stopped_trials", set())
         for epoch in record.epochs:
-            value = epoch.get(goal.select, math.nan)
+            value = epoch.get(self._goal.select, math.nan)
             if math.isfinite(value):
                 best = value if best is None else better(best, value)
-                self._inner.on_trial_result(nobody, past, {"epoch": epoch["epoch"], "value": best})
+                result = {"epoch": epoch["epoch"], "value": best}
+                self._inner.on_trial_result(nobody, trial, result)
+                stopped.discard(trial)  # it went on; the median rule wants no more of one it stops
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        if _searched(trial):
-            self._inner.on_trial_add(tune_controller, trial)
+        if not _searched(trial):
+            return
+        self._inner.on_trial_add(tune_controller, trial)
+        record = self._begun.pop(trial.config.get("number", -1), None)
+        if record is not None:
+            self.replay(record, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if not _searched(trial) or not _has_value(result):

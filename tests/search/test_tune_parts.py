@@ -12,7 +12,7 @@ import tinytrain
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from legoray.config import FinalConfig, SchedulerConfig
+from legoray.config import FinalConfig, SchedulerConfig, SearchConfig
 from legoray.records import TrialRecord
 from legoray.search.closing import closing
 from legoray.search.display import Board, span
@@ -22,6 +22,7 @@ from legoray.search.scheduler import make_scheduler
 from legoray.search.scribe import Halt, Scribe
 from legoray.search.slots import lost_a_peer
 from legoray.search.sweep import open_sweep
+from legoray.search.tuner import _scheduler
 
 GOAL = Goal("auc", "max")
 
@@ -91,6 +92,30 @@ def test_a_resumed_search_compares_with_the_trials_before(sweep):
         one = trial(7)
         scheduler.on_trial_add(None, one)
         assert decide(scheduler, one, 1, 0.5) == expected
+
+
+def test_a_resumed_trial_has_been_judged_by_the_epochs_that_it_has(sweep):
+    """ASHA's first rung holds what the trial had at that epoch, before it was interrupted."""
+    sweep.records[5] = record(5, [0.8, 0.9], status="interrupted")
+    search = SearchConfig(scheduler=SchedulerConfig(grace_epochs=1, reduction=2))
+    scheduler = _scheduler(sweep, SimpleNamespace(search=search, epochs=8, goal=GOAL))
+    again = trial(5)
+    again.config["number"] = 5
+    scheduler.on_trial_add(None, again)
+    other = trial(6)
+    scheduler.on_trial_add(None, other)
+    assert decide(scheduler, other, 1, 0.7) == "STOP"
+    assert decide(scheduler, again, 3, 0.9) == "CONTINUE"
+
+
+def test_the_median_rule_goes_on_after_trials_that_it_would_have_stopped():
+    """The past trials came to their end, whatever the rule thinks of them in another order."""
+    earlier = [record(n, [0.9 - n / 10] * 4) for n in range(6)]
+    config = SchedulerConfig(name="median", grace_epochs=1)
+    scheduler = make_scheduler(config, 4, GOAL, earlier)
+    one = trial(7)
+    scheduler.on_trial_add(None, one)
+    assert decide(scheduler, one, 1, 0.1) == "STOP"
 
 
 def test_the_smaller_is_better_where_the_metric_says_so():
