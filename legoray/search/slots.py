@@ -24,9 +24,11 @@ from legoray.config import Strict
 from legoray.errors import DamagedError, InfeasibleError, InputError
 from legoray.search.carried import carried
 from legoray.search.mailbox import Message
-from legoray.train.job import Job, Outcome, Report, Runtime, Stopped
+from legoray.train.job import Job, Left, Outcome, Report, Runtime, Stopped
+from legoray.train.parallel import FirstFailed
 
 POLL = 5.0  # seconds a worker waits for a job before it looks again
+LAST_WORD = 30.0  # seconds for which an outcome is offered that nobody knows to be waited for
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 DISK_WORDS = ("No space left on device", "Disk quota exceeded", "code: 28", "code: 122")
 PEER_WORDS = ("gloo", "Connection closed by peer", "Connection reset by peer")
@@ -166,31 +168,45 @@ class Desk:
 
         Raises:
             Stopped: the trial has been stopped.
+            Left: it goes on elsewhere or later.
         """
         import ray
 
+        if self.rank != 0:
+            return
         message = {"status": "running", "metrics": metrics, **self._where()}
-        if self.rank == 0 and not ray.get(
-            self.mailbox.report.remote(self.slot, self.ticket, message)
-        ):
-            raise Stopped
+        verdict = ray.get(self.mailbox.report.remote(self.slot, self.ticket, message))
+        if verdict != "go":
+            raise Stopped if verdict == "stop" else Left
 
     def _where(self) -> Message:
         return {"node": node_name(), "began": self.began}
 
     def finish(self, message: Message) -> None:
+        """Hand over the last message; a mailbox that has lost its memory is told again."""
         import ray
 
         message = {**message, **self._where()}
-        ray.get(self.mailbox.finish.remote(self.slot, self.ticket, message))
+        end = time.monotonic() + LAST_WORD
+        while not ray.get(self.mailbox.finish.remote(self.slot, self.ticket, message)):
+            if time.monotonic() > end:
+                return
+            time.sleep(0.5)
+
+    def met(self, world: int) -> bool:
+        """Whether all workers have come to the same end."""
+        import ray
+
+        return bool(ray.get(self.mailbox.meet.remote(self.slot, self.ticket, self.rank, world)))
 
 
 def run_ticket(train: TrainFunction, job: str, runtime: Runtime, desk: Desk) -> None:
     """Train one job and hand over what came of it.
 
     With several ranks a failure of one leaves the others waiting in a collective call: the whole
-    group is given up (the raise), and TorchTrainer builds a new one. A rank that only lost another
-    one says nothing of the training: the new group takes the same ticket again.
+    group is given up (the raise), and TorchTrainer builds a new one; unless all of them found the
+    job infeasible. A rank that only lost another one says nothing of the training: the new group
+    takes the same ticket again.
     """
     failure: BaseException | None = None
     message: Message = {}
@@ -201,11 +217,15 @@ def run_ticket(train: TrainFunction, job: str, runtime: Runtime, desk: Desk) -> 
         except Exception as error:
             failure = error
             message = failure_message(error)
-    if failure is not None and runtime.world > 1 and lost_a_peer(failure):
+    together = runtime.world > 1
+    if together and failure is not None and speaks_of_others(failure):
         raise failure
-    if desk.rank == 0 or failure is not None:
+    stays = not together or failure is None
+    if not stays and isinstance(failure, InfeasibleError):
+        stays = desk.met(runtime.world)
+    if not isinstance(failure, Left) and (desk.rank == 0 or failure is not None):
         desk.finish(message)
-    if failure is not None and runtime.world > 1 and not isinstance(failure, InfeasibleError):
+    if failure is not None and not stays:
         raise failure
 
 
@@ -221,6 +241,11 @@ def failure_message(error: Exception) -> Message:
     if isinstance(error, InputError):
         return {"status": "failed", "reason": str(error)}
     return {"status": "failed", "reason": reason, "trace": traceback.format_exc()}
+
+
+def speaks_of_others(error: BaseException) -> bool:
+    """Whether a rank failed because another one did, which tells of it or is gone."""
+    return isinstance(error, FirstFailed) or lost_a_peer(error)
 
 
 def lost_a_peer(error: BaseException) -> bool:

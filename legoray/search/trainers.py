@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from ray import tune
 
-from legoray.search.mailbox import Message
+from legoray.search.mailbox import Message, Verdict
 from legoray.search.slots import (
     Shared,
     WarmSlot,
@@ -24,7 +24,7 @@ from legoray.search.slots import (
     node_name,
     train_function,
 )
-from legoray.train.job import Job, Outcome, Runtime, Stopped
+from legoray.train.job import Job, Left, Outcome, Runtime, Stopped
 
 WAIT = 2.0  # seconds between two looks at whether the slot is alive
 
@@ -36,7 +36,7 @@ class Source(Protocol):
 
     def next(self) -> Message: ...
 
-    def cancel(self) -> None: ...
+    def cancel(self, verdict: Verdict = "stop") -> None: ...
 
     def close(self) -> None: ...
 
@@ -48,14 +48,20 @@ class SlotSource:
         self._shared, self._keep = shared, keep
         self._slot: WarmSlot | None = None
         self._ticket = ""
+        self._order = ("", "")  # key and job of the ticket
 
     def start(self, key: str, job: str) -> None:
-        import ray
-
         if self._slot is None or not self._slot.alive:
             self._slot = WarmSlot(self._shared)
-        self._ticket = uuid.uuid4().hex
-        ray.get(self._shared.mailbox.submit.remote(self._slot.name, self._ticket, key, job))
+        self._ticket, self._order = uuid.uuid4().hex, (key, job)
+        self._submit()
+
+    def _submit(self) -> None:
+        import ray
+
+        assert self._slot is not None
+        mailbox = self._shared.mailbox
+        ray.get(mailbox.submit.remote(self._slot.name, self._ticket, *self._order))
 
     def next(self) -> Message:
         """The next message.
@@ -69,6 +75,9 @@ class SlotSource:
         while True:
             waiting = self._shared.mailbox.next.remote(self._slot.name, self._ticket, WAIT)
             message = ray.get(waiting)
+            if message is not None and message["status"] == "unknown":
+                self._submit()
+                continue
             if message is not None:
                 break
             if not self._slot.alive:
@@ -79,11 +88,12 @@ class SlotSource:
                 self.close()
         return message
 
-    def cancel(self) -> None:
+    def cancel(self, verdict: Verdict = "stop") -> None:
         import ray
 
         if self._ticket and self._slot is not None:
-            ray.get(self._shared.mailbox.cancel.remote(self._slot.name, self._ticket))
+            mailbox = self._shared.mailbox
+            ray.get(mailbox.cancel.remote(self._slot.name, self._ticket, verdict))
             self._ticket = ""
 
     def close(self) -> None:
@@ -110,13 +120,13 @@ class LocalSource:
         assert self._training is not None
         return self._training.next()
 
-    def cancel(self) -> None:
+    def cancel(self, verdict: Verdict = "stop") -> None:
         if self._training is not None:
-            self._training.stop()
+            self._training.end(verdict)
             self._training = None
 
     def close(self) -> None:
-        self.cancel()
+        self.cancel("leave")
 
 
 class _LocalTraining:
@@ -124,7 +134,7 @@ class _LocalTraining:
 
     def __init__(self, train_fn: str, job: str, runtime: Runtime) -> None:
         self._messages: queue.Queue[Message] = queue.Queue()
-        self._verdicts: queue.Queue[bool] = queue.Queue()
+        self._verdicts: queue.Queue[Verdict] = queue.Queue()
         self._pending = False
         self._args = (train_fn, job, runtime)
         self._where = {"node": node_name(), "began": time.time(), "takes": 1}
@@ -133,19 +143,20 @@ class _LocalTraining:
 
     def next(self) -> Message:
         if self._pending:
-            self._verdicts.put(True)
+            self._verdicts.put("go")
         message = self._messages.get()
         self._pending = message["status"] == "running"
         return message
 
-    def stop(self, wait: float = 30.0) -> None:
-        self._verdicts.put(False)
+    def end(self, verdict: Verdict, wait: float = 30.0) -> None:
+        self._verdicts.put(verdict)
         self._thread.join(wait)
 
     def _report(self, metrics: dict[str, float]) -> None:
         self._messages.put({"status": "running", "metrics": metrics, **self._where})
-        if not self._verdicts.get():
-            raise Stopped
+        verdict = self._verdicts.get()
+        if verdict != "go":
+            raise Stopped if verdict == "stop" else Left
 
     def _run(self) -> None:
         train_fn, job, runtime = self._args
@@ -234,5 +245,6 @@ class TrialRunner(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        self._source.cancel()
+        """The actor ends: what still runs may go on in another, from its checkpoint."""
+        self._source.cancel("leave")
         self._source.close()

@@ -19,15 +19,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from legoray.config import SearchConfig
 from legoray.errors import InputError, Problem
-from legoray.records import TrialRecord
+from legoray.records import TrialRecord, unwritten
 from legoray.search.finals import Final
+from legoray.search.lostgroups import LostGroups, give_back
 from legoray.search.mailbox import Mailbox
 from legoray.search.phases import Budget, Goal, Phases
 from legoray.search.room import Room
 from legoray.search.scheduler import SearchScheduler, make_scheduler
 from legoray.search.scribe import Halt, Scribe, Watcher
-from legoray.search.slots import Shared, SlotSettings
-from legoray.search.sweep import ENDED, Sweep
+from legoray.search.slots import Shared, SlotSettings, disk_trouble
+from legoray.search.sweep import Sweep
 from legoray.search.trainers import TrialRunner
 from legoray.storage.address import address_of
 from legoray.zoo.earlier import Earlier
@@ -74,7 +75,7 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
 
     def adopted(record: TrialRecord) -> None:
         if record.phase == "search":
-            scheduler.replay(record, plan.goal)
+            scheduler.replay(record)
         for watcher in plan.watchers:
             watcher(record)
 
@@ -107,14 +108,22 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
             max_failures=LOSSES,
             raise_on_failed_trial=False,
             stop=halt,
-            callbacks=[Scribe(sweep, goal=plan.goal, halt=halt, watchers=plan.watchers)],
+            callbacks=[
+                Scribe(sweep, goal=plan.goal, halt=halt, watchers=plan.watchers),
+                LostGroups(),
+            ],
             verbose=0,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
         )
+    except OSError as error:  # of Optuna's journal or Ray's notes; the records tell of themselves
+        if not disk_trouble(error):
+            raise
+        raise InputError(unwritten(sweep.folder, error)) from None
     finally:
-        phases.close()
         ray.kill(mailbox)
+        give_back()
+        phases.close()
     return phases.why
 
 
@@ -126,8 +135,7 @@ def _notes_of_ray(sweep: Sweep) -> Path:
 
 
 def _scheduler(sweep: Sweep, plan: Plan) -> SearchScheduler:
-    earlier = [r for r in sweep.of("search") if r.status in ENDED]
-    return make_scheduler(plan.search.scheduler, plan.epochs, plan.goal, earlier)
+    return make_scheduler(plan.search.scheduler, plan.epochs, plan.goal, sweep.of("search"))
 
 
 def _name(trial: Any) -> str:
@@ -183,9 +191,13 @@ def _workers_on(node: dict[str, float], search: SearchConfig) -> int:
 
 
 def open_mailbox() -> Any:
-    """The mailbox actor, on the driver's node: with that node the sweep ends anyway."""
+    """The mailbox actor, on the driver's node: with that node the sweep ends anyway.
+
+    If it is killed, it comes back empty, and what was asked of it is asked again.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+    again = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here, **again).remote()
 
 
 def _quiet() -> None:

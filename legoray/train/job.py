@@ -33,6 +33,10 @@ class Stopped(Exception):
     """Raised inside `report` when the scheduler ended the trial: the loop cleans up and returns."""
 
 
+class Left(Exception):
+    """Raised inside `report` when the training goes on elsewhere or later: its files are kept."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """Where a job runs: which of how many workers, on what device, with which corpus in memory."""

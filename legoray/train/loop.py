@@ -41,7 +41,7 @@ from legoray.train.evaluate import (
 from legoray.train.groupvalues import write_values
 from legoray.train.job import Job, Outcome, Report, Runtime, Stopped
 from legoray.train.losses import check_train
-from legoray.train.memory import PeakMemory
+from legoray.train.memory import PeakMemory, out_of_memory
 from legoray.train.metrics import check_metrics, direction
 from legoray.train.optimizer import (
     build_optimizer,
@@ -69,7 +69,8 @@ def train(job: Job, runtime: Runtime, report: Report) -> Outcome:
     Raises:
         InputError: the configuration is not valid, a split is empty, a file is damaged or the
             folder cannot be written.
-        InfeasibleError: the loss is not finite, or memory does not suffice for a single sample.
+        InfeasibleError: the loss is not finite, or memory does not suffice for a single sample or
+            for the model itself.
     """
     problems = check_train(job.config.train)
     problems += check_metrics(job.config.evaluate.metrics, job.config.evaluate.select)
@@ -78,12 +79,21 @@ def train(job: Job, runtime: Runtime, report: Report) -> Outcome:
         raise InputError(*problems)
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    training = Training(job, runtime)
+    training: Training | None = None
     try:
+        training = Training(job, runtime)
         return training.run(report)
     except InfeasibleError:
-        training.forget()
+        if training is not None:
+            training.forget()
         raise
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if training is not None:
+            training.forget()
+        first = str(error).strip().splitlines()[0] if str(error).strip() else "MemoryError"
+        raise InfeasibleError(f"out of memory for the model and its optimizer: {first}") from None
 
 
 @dataclass(frozen=True)

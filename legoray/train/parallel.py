@@ -67,11 +67,15 @@ def same_start(parameters: Sequence[nn.Parameter], world: int) -> None:
             dist.broadcast(parameter.data, src=0)
 
 
+class FirstFailed(RuntimeError):
+    """The first worker failed at something that it did alone, and tells of it itself."""
+
+
 def first_alone(work: Callable[[], bool], rank: int, world: int) -> bool:
     """Let the first worker alone do something, and tell all of them what came of it.
 
     Raises:
-        RuntimeError: the first worker failed; there, its own error is raised.
+        FirstFailed: the first worker failed; there, its own error is raised.
     """
     done: list[bool | str] = [False]
     failure: BaseException | None = None
@@ -85,5 +89,5 @@ def first_alone(work: Callable[[], bool], rank: int, world: int) -> bool:
     if failure is not None:
         raise failure
     if isinstance(done[0], str):
-        raise RuntimeError(f"the first worker failed: {done[0]}")
+        raise FirstFailed(f"the first worker failed: {done[0]}")
     return bool(done[0])

@@ -28,7 +28,7 @@ def test_a_report_waits_until_the_next_message_is_asked_for(box):
         await asyncio.sleep(0.05)
         assert not verdict.done()
         asking = asyncio.create_task(box.next("s", "t", 5))
-        assert await verdict is True
+        assert await verdict == "go"
         await box.finish("s", "t", {"status": "completed"})
         assert (await asking)["status"] == "completed"
 
@@ -39,9 +39,9 @@ def test_a_slow_verdict_does_not_hold_training_up_and_a_late_stop_still_counts(b
     async def scenario():
         await box.submit("s", "t", "key", "job")
         await box.take("s", 1)
-        assert await box.report("s", "t", {"status": "running"}) is True  # patience ran out
+        assert await box.report("s", "t", {"status": "running"}) == "go"  # patience ran out
         await box.cancel("s", "t")
-        assert await box.report("s", "t", {"status": "running"}) is False
+        assert await box.report("s", "t", {"status": "running"}) == "stop"
         await box.finish("s", "t", {"status": "completed"})
         assert await box.take("s", 0.05) is None
 
@@ -59,7 +59,7 @@ def test_a_message_that_was_not_read_is_no_verdict(box):
         await asyncio.sleep(0.05)
         assert not verdict.done()
         await box.cancel("s", "t")
-        assert await verdict is False
+        assert await verdict == "stop"
 
     run(scenario())
 
@@ -70,7 +70,7 @@ def test_the_next_job_waits_for_the_cancelled_one(box):
         await box.take("s", 1)
         await box.cancel("s", "a")
         await box.submit("s", "b", "kb", "job b")
-        assert await box.report("s", "a", {"status": "running"}) is False
+        assert await box.report("s", "a", {"status": "running"}) == "stop"
         await box.finish("s", "a", {"status": "completed"})
         assert (await box.take("s", 1))["ticket"] == "b"
 
@@ -101,7 +101,7 @@ def test_a_key_is_trained_in_one_place(box):
         await box.submit("old", "t", "key", "job")
         await box.take("old", 1)
         await box.submit("new", "u", "key", "job")
-        assert await box.report("old", "t", {"status": "running"}) is False
+        assert await box.report("old", "t", {"status": "running"}) == "leave"
         assert (await box.take("new", 1))["ticket"] == "u"
 
     run(scenario())
@@ -116,7 +116,48 @@ def test_a_closed_slot_lets_its_worker_go(box):
         assert await waiting == {"closed": True}
         await box.take("s", 1)
         await box.close("s")
-        assert await box.report("s", "t", {"status": "running"}) is False
+        assert await box.report("s", "t", {"status": "running"}) == "leave"
         assert await box.take("s", 1) == {"closed": True}
+
+    run(scenario())
+
+
+def test_a_mailbox_that_has_lost_its_memory_is_told_the_ticket_again():
+    async def scenario():
+        box, reborn = Mailbox(patience=0.2), Mailbox(patience=0.2)
+        await box.submit("s", "t", "key", "job")
+        await box.take("s", 1)
+        assert await reborn.report("s", "t", {"status": "running", "epoch": 1}) == "go"
+        assert await reborn.finish("s", "t", {"status": "completed"}) is False
+        assert (await reborn.next("s", "t", 1))["status"] == "unknown"
+        await reborn.submit("s", "t", "key", "job")
+        await reborn.submit("s", "t", "key", "job")  # a call that Ray repeats
+        verdict = asyncio.create_task(reborn.report("s", "t", {"status": "running", "epoch": 2}))
+        told = await reborn.next("s", "t", 1)
+        assert (told["epoch"], told["takes"]) == (2, 1)
+        asking = asyncio.create_task(reborn.next("s", "t", 1))
+        assert await verdict == "go"
+        assert await reborn.finish("s", "t", {"status": "completed"}) is True
+        assert (await asking)["status"] == "completed"
+        assert await reborn.take("s", 0.05) is None
+
+    run(scenario())
+
+
+def test_a_worker_whose_trial_went_elsewhere_while_the_memory_was_lost_leaves(box):
+    async def scenario():
+        await box.submit("s", "later", "key", "job")
+        assert await box.report("s", "t", {"status": "running"}) == "leave"
+        assert await box.finish("s", "t", {"status": "completed"}) is True
+
+    run(scenario())
+
+
+def test_workers_meet_at_the_end_of_a_ticket_or_learn_that_one_is_missing(box):
+    async def scenario():
+        await box.submit("s", "t", "key", "job")
+        assert await box.meet("s", "t", 0, 2) is False
+        assert await asyncio.gather(*(box.meet("s", "t", rank, 2) for rank in (0, 1))) == [True] * 2
+        assert await box.meet("s", "unknown", 0, 2) is False
 
     run(scenario())

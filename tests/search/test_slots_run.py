@@ -125,21 +125,56 @@ def test_dead_workers_come_back_and_asha_stops_at_once(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_two_workers_train_one_trial_together(cluster, tmp_path):
-    """Both ranks take each job, stop together, and survive one another's failures."""
+    """Both ranks take each job and stop together; what one does alone never holds the other up."""
     sweep = make_sweep(tmp_path)
     configs = [
-        tinytrain.config(0.5, epochs=2),
-        tinytrain.config(0.4, infeasible=True, at=1),
+        tinytrain.config(0.3, epochs=2),
+        tinytrain.config(0.4, infeasible=True, at=1),  # both ranks find so: the group stays
         tinytrain.config(0.01, epochs=5),
-        tinytrain.config(0.6, epochs=2, die="once"),
+        tinytrain.config(0.5, die="once", rank=1),
+        tinytrain.config(0.6, fail=True, rank=1, at=1),
+        tinytrain.config(0.7, infeasible=True, rank=1, at=1),
+        tinytrain.config(0.8, die="once", rank=0),
+        tinytrain.config(0.9, epochs=2),
     ]
     go(cluster, sweep, configs, scheduler="asha", workers=2)
     records = sweep.of("search")
-    expected = ["completed", "infeasible", "pruned", "completed"]
-    assert [r.status for r in records] == expected
-    assert records[3].resumed == 1
-    assert len({e["pid"] for e in events(sweep, 0, "start")}) == 2
+    assert [r.status for r in records] == [
+        "completed", "infeasible", "pruned", "completed",
+        "failed", "infeasible", "completed", "completed",
+    ]  # fmt: skip
+    assert [r.resumed for r in records] == [0, 0, 0, 1, 0, 0, 1, 0]
+    assert "ZeroDivisionError: a defect" in records[4].reason
+    assert records[5].reason == "the loss is NaN"
+    pids = [{e["pid"] for e in events(sweep, n, "start")} for n in range(8)]
+    assert [len(found) for found in pids] == [2, 2, 2, 4, 2, 2, 4, 2]
+    assert pids[0] == pids[1] == pids[2], "one pair of workers for the first three"
+    for number in (3, 6):
+        starts = [e["epoch"] for e in events(sweep, number, "start")]
+        assert sorted(starts) == [0, 0, 1, 1]
     assert len(events(sweep, 2, "epoch")) == 2
+    assert [[e["epoch"] for e in r.epochs] for r in records[6:]] == [[1, 2, 3], [1, 2]]
+    sweep.close()
+
+
+@pytest.mark.parametrize("trainer", ["local", pytest.param("warm", marks=pytest.mark.slow)])
+def test_an_interrupted_trial_keeps_its_checkpoint(cluster, tmp_path, trainer):
+    """What the scheduler stops is over; what Ctrl-C stops goes on from its last epoch."""
+    from legoray.search.scribe import Halt
+
+    sweep, halt = make_sweep(tmp_path), Halt()
+
+    def interrupt(record):
+        if len(record.epochs) == 2:
+            halt.give_up("interrupted")
+
+    configs = [tinytrain.config(0.5, epochs=5000)]
+    more = {"halt": halt, "watchers": [interrupt], "trainer": trainer, "concurrent": 1}
+    go(cluster, sweep, configs, **more)
+    (record,) = sweep.of("search")
+    assert 2 <= len(record.epochs) < 5000
+    assert (sweep.model_folder(record.key) / "last" / "state.json").exists()
+    assert len(events(sweep, 0, "epoch")) < 5000
     sweep.close()
 
 

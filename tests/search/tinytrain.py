@@ -92,6 +92,7 @@ def train(job: Job, runtime: Runtime, report: Report) -> Outcome:
             _log(folder, "epoch", epoch=epoch)
             _together(report, metrics, runtime)
     except Stopped:
+        (folder / "last" / "state.json").unlink(missing_ok=True)
         return Outcome(epochs=state["epochs"], best=best, test={}, costs={}, stopped=True)
     test = {"auc": best["auc"] - 0.01} if job.test else {}
     _log(folder, "test" if job.test else "end", epoch=len(state["epochs"]))
@@ -133,7 +134,7 @@ def _misbehave(settings: dict[str, Any], folder: Path, epoch: int, runtime: Runt
     time.sleep(float(os.environ.get("TINY_SLEEP", 0)))
     while "TINY_HOLD" in os.environ and Path(os.environ["TINY_HOLD"]).exists():
         time.sleep(0.05)
-    if epoch != settings.get("at", 2):
+    if epoch != settings.get("at", 2) or settings.get("rank", runtime.rank) != runtime.rank:
         return
     if settings.get("infeasible"):
         raise InfeasibleError("the loss is NaN")
@@ -143,7 +144,7 @@ def _misbehave(settings: dict[str, Any], folder: Path, epoch: int, runtime: Runt
         raise OSError(28, "No space left on device")
     once = folder / "died"
     if settings.get("die") == "always" or (settings.get("die") and not once.exists()):
-        if runtime.rank == 0:
+        if runtime.rank == settings.get("rank", 0):
             once.parent.mkdir(parents=True, exist_ok=True)
             once.touch()
             os.kill(os.getpid(), 9)
