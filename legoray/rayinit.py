@@ -28,6 +28,10 @@ QUIET = {
     "RAY_AUTH_MODE": "disabled",
 }
 
+# A Ray of our own ends with this process, however it ends; its agents would look for it for a
+# minute longer. On a cluster the head may come back, and Ray's own patience counts.
+LOCAL = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
+
 
 def quiet_environment() -> None:
     """Set the variables that keep Ray quiet, without importing it."""
@@ -44,7 +48,8 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         num_cpus: what a local Ray may use; all cores where it is not given.
 
     Raises:
-        InputError: there is no cluster at that address, or it wants another token.
+        InputError: there is no cluster at that address, it wants another token, or Ray cannot be
+            started here.
     """
     quiet_environment()
     import ray
@@ -53,6 +58,8 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     local = address is None or address == "local"
+    for name, value in LOCAL.items() if local else ():
+        os.environ.setdefault(name, value)
     if address and not local:
         _knock(address)
         _check_token(address)
@@ -65,16 +72,24 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
             logging_level=logging.ERROR,
             ignore_reinit_error=True,
         )
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a local start raises whatever went wrong, and bare exceptions
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if local:
+            raise _not_started(reason) from None
+        if not isinstance(error, ConnectionError | TimeoutError | RuntimeError | ValueError):
             raise
-        reason = str(error).strip().splitlines()[0]
         hint = "try `ray status`"
         if str(address).startswith("ray://"):
             hint += "; a cluster that demands another token does not answer either"
         raise InputError(
             Problem(f"Ray address '{address}'", f"no cluster answers: {reason}", hint)
         ) from None
+
+
+def _not_started(reason: str) -> InputError:
+    """The error for a Ray that cannot be started on this machine."""
+    hint = "the machine may be overloaded, or the disk of Ray's folder ($RAY_TMPDIR, /tmp) full"
+    return InputError(Problem("this machine", f"Ray did not start: {reason}", hint))
 
 
 def _knock(address: str) -> None:
