@@ -21,6 +21,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     WithJsonSchema,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -288,7 +289,9 @@ class SearchConfig(Strict):
     concurrent: Positive | None = Field(None, description="trials at once; as many as fit if null")
     workers: Positive = Field(1, description="TorchTrainer workers of one trial (DDP)")
     cpus_per_worker: Positive = 1
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    gpus_per_worker: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="a share of one GPU, such as 0.5, or a whole number"
+    )
     start_with: list[dict[str, Any]] = Field(
         default_factory=list, description="full or partial settings to try first"
     )
@@ -301,6 +304,13 @@ class SearchConfig(Strict):
     warm_start: bool = Field(
         False, description="let the sampler know what earlier sweeps found before it begins"
     )
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _share_or_whole(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise ValueError("more than one GPU must be a whole number; a share is below 1")
+        return value
 
     @property
     def trial_limit(self) -> int | None:

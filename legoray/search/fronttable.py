@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from legoray.objectives import objectives_of, value_text, values_of
+from legoray.objectives import UNITS, objectives_of, value_text, values_of
 from legoray.records import TrialRecord
 from legoray.search.display import settings
 from legoray.search.pareto import comparable, front, knee
@@ -36,7 +36,8 @@ def print_front(console: Console, sweep: Sweep) -> None:
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("model", overflow="fold")
     for one in objectives:
-        table.add_column(one.title, justify="right")
+        unit = f"\n{UNITS[one.name]}" if one.name in UNITS else ""
+        table.add_column(f"{one.name}{unit}", justify="right")
     middle = knee(members, objectives)
     for record in members[:MOST_ROWS]:
         values = values_of(objectives, record.best, record.costs)

@@ -225,6 +225,7 @@ class Search:
 
     def _tune(self, corpus: Any, halt: Halt, watchers: list[Callable[[TrialRecord], None]]) -> None:
         from legoray.search.display import Board
+        from legoray.search.gpus import gpu_problems
         from legoray.search.reuse import earlier_results
         from legoray.search.study import StudySearcher
         from legoray.search.tuner import Plan, run_trials, slots_that_fit
@@ -238,6 +239,9 @@ class Search:
         groups = count_groups(self.space, config.final)
         finals = config.final.top * config.final.seeds * groups
         slots = slots_that_fit(config.search)
+        problems = gpu_problems(config.search)
+        if problems:
+            raise InputError(*problems)
         board = Board(
             self.console,
             self.sweep,

@@ -191,7 +191,7 @@ def _misfit(space: Space, name: str) -> str:
 def sampler_notes(space: Space) -> list[str]:
     """What a person should know of how the sampler will search a space."""
     search = space.config.search
-    config, trials = search.sampler, search.trials
+    config, trials = search.sampler, search.trial_limit
     notes = []
     if config.name in PARTIAL:
         notes += _split_notes(values_in(space), config)

@@ -18,8 +18,6 @@ from legoray.records import TrialRecord
 from legoray.search.phases import Goal
 from legoray.search.sweep import ENDED
 
-BRACKETS = 3  # of hyperband: trials are spread over different grace periods
-
 
 def make_scheduler(
     config: SchedulerConfig, epochs: int, goal: Goal, earlier: Sequence[TrialRecord]
@@ -48,11 +46,12 @@ def _inner(config: SchedulerConfig, epochs: int, mode: str) -> TrialScheduler:
         # Without the endless time slice the rule pauses trials while it knows too few.
         return MedianStoppingRule(
             grace_period=config.grace_epochs,
+            min_samples_required=config.min_trials,
             min_time_slice=cast(int, math.inf),
             hard_stop=True,
             **common,
         )
-    brackets = BRACKETS if config.name == "hyperband" else 1
+    brackets = config.brackets if config.name == "hyperband" else 1
     longest = max(epochs, config.grace_epochs)
     possible = int(math.log(longest / config.grace_epochs, config.reduction) + 1e-9) + 1
     return AsyncHyperBandScheduler(

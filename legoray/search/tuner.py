@@ -21,6 +21,7 @@ from legoray.config import SearchConfig
 from legoray.errors import InputError, Problem
 from legoray.records import TrialRecord, unwritten
 from legoray.search.finals import Final
+from legoray.search.gpus import workers_on_gpus
 from legoray.search.lostgroups import LostGroups, give_back
 from legoray.search.mailbox import Mailbox
 from legoray.search.phases import Budget, Goal, Phases
@@ -179,14 +180,16 @@ def slots_that_fit(search: SearchConfig) -> int:
         if search.gpus_per_worker:
             need += f" and {search.gpus_per_worker:g} GPU(s)"
         message = f"a trial needs {need}, the cluster has {cpus:g} CPU(s) and {gpus:g} GPU(s)"
-        raise InputError(Problem("search", message, "lower workers or cpus_per_worker"))
+        raise InputError(
+            Problem("search", message, "lower workers, cpus_per_worker or gpus_per_worker")
+        )
     return min(fitting, search.concurrent or fitting)
 
 
 def _workers_on(node: dict[str, float], search: SearchConfig) -> int:
     fitting = node.get("CPU", 0) // search.cpus_per_worker
     if search.gpus_per_worker:
-        fitting = min(fitting, node.get("GPU", 0) // search.gpus_per_worker)
+        fitting = min(fitting, workers_on_gpus(node.get("GPU", 0), search.gpus_per_worker))
     return int(fitting)
 
 

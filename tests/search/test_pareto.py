@@ -157,7 +157,7 @@ def test_the_closing_lines_have_the_front_as_a_table(sweep):
         ["1", "a+b+c ◆", "0.8000", "5.00"],
         ["3", "a+b+c", "0.5000", "1.00"],
     ]
-    assert "latency (ms" in text
+    assert "ms per 1,000 candidates" in text
     sweep.info = sweep.info.model_copy(update={"objectives": []})
     print_front(Console(file=screen, width=100), sweep)
     assert screen.getvalue() == text, "one objective has no front"
