@@ -158,6 +158,15 @@ def saved_recipes(folder: Path) -> Recipes:
     return recipes_from_json(_read_config(folder)["recipes"])
 
 
+def saved_config(folder: Path) -> ModelConfig:
+    """What a saved model was built from; its weights are not looked at.
+
+    Raises:
+        InputError: the folder is missing or damaged.
+    """
+    return build(ModelConfig, _read_config(folder).get("model"))
+
+
 def model_state(recommender: Recommender) -> dict[str, Tensor]:
     """What must be kept of a model: all parameters and buffers, frozen language models' aside.
 

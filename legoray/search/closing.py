@@ -16,10 +16,10 @@ from legoray.search.fronttable import print_front
 from legoray.search.phases import Goal
 from legoray.search.reuse import taken_line
 from legoray.search.sweep import ENDED, Sweep, data_title
-from legoray.search.verdicts import print_comparison
 from legoray.storage.address import address_of, portable
 from legoray.zoo.comparison import read_comparison
 from legoray.zoo.slicetable import GROUPS, slices_in, totals
+from legoray.zoo.verdicts import print_comparison
 
 WHY = {
     "trials": "all trials are done",

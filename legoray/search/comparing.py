@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -18,26 +17,15 @@ from legoray.search.finals import final_groups, valid_of
 from legoray.search.phases import Goal
 from legoray.search.sweep import Sweep
 from legoray.train.groupvalues import FILE, GroupValues, read_values, write_values
-from legoray.zoo.bootstrap import (
-    ALPHA,
-    LEVEL,
-    RESAMPLES,
-    Gap,
-    Replicates,
-    holm,
-    resample,
-    tie_letters,
-)
+from legoray.zoo.bootstrap import LEVEL, RESAMPLES, tie_letters
 from legoray.zoo.comparison import (
     Compared,
     Comparison,
-    Difference,
-    Pair,
-    Verdict,
     read_comparison,
     write_comparison,
 )
 from legoray.zoo.fields import config_key
+from legoray.zoo.pairwise import Side, compare_pairs
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,8 @@ def compare_finals(sweep: Sweep, goal: Goal, *, resamples: int = RESAMPLES) -> C
         notes.append(f"{goal.select} is of all rows together: differences in it are not tested")
     first = alike[0].values[0]
     labels = _labels(alike)
-    pairs = _pairs(alike, labels, sorted(shared), sweep.info.seed, goal, resamples)
+    sides = [Side(r.key, label, r.values) for r, label in zip(alike, labels, strict=True)]
+    pairs = compare_pairs(sides, goal.select, goal.mode, seed=sweep.info.seed, resamples=resamples)
     differ = [(_place(alike, p.a), _place(alike, p.b)) for p in pairs if p.verdict != "tie"]
     letters = tie_letters(len(alike), differ) if pairs else [""] * len(alike)
     finals = [one.key for one in alike if one.phase == "final"]
@@ -164,65 +153,6 @@ def _labels(rivals: Sequence[Rival]) -> list[str]:
         own = {k: v for k, v in mine.items() if any(other.get(k) != v for other in alike)}
         told.append(f"{one.label} {settings_text(own)}" if own else one.label)
     return told
-
-
-def _pairs(
-    rivals: Sequence[Rival],
-    labels: Sequence[str],
-    metrics: Sequence[str],
-    seed: int,
-    goal: Goal,
-    resamples: int,
-) -> list[Pair]:
-    """All pairs of rivals; the metrics share their resamples."""
-    if goal.select not in metrics or len(rivals) < 2:
-        return []
-    models = [
-        np.stack([values.metrics[metric] for values in one.values])
-        for metric in metrics
-        for one in rivals
-    ]
-    drawn = resample(models, rivals[0].values[0].user, seed=seed, resamples=resamples)
-    places = list(combinations(range(len(rivals)), 2))
-    gaps = {
-        metric: [_gap(drawn, number * len(rivals), pair) for pair in places]
-        for number, metric in enumerate(metrics)
-    }
-    tested = gaps[goal.select]
-    corrected = holm([gap.p for gap in tested])
-    found = []
-    for index, (a, b) in enumerate(places):
-        others = {m: difference_of(gaps[m][index]) for m in metrics if m != goal.select}
-        found.append(
-            Pair(
-                a=rivals[a].key,
-                b=rivals[b].key,
-                label_a=labels[a],
-                label_b=labels[b],
-                **difference_of(tested[index]).model_dump(),
-                p=tested[index].p,
-                p_holm=corrected[index],
-                verdict=verdict_of(tested[index].difference, corrected[index], goal.mode),
-                others=others,
-            )
-        )
-    return found
-
-
-def _gap(drawn: Replicates, start: int, pair: tuple[int, int]) -> Gap:
-    return drawn.gap(start + pair[0], start + pair[1])
-
-
-def difference_of(gap: Gap) -> Difference:
-    """A gap as it is recorded."""
-    return Difference(difference=gap.difference, low=gap.low, high=gap.high)
-
-
-def verdict_of(difference: float, p: float, mode: str) -> Verdict:
-    """What the first is than the second."""
-    if p >= ALPHA:
-        return "tie"
-    return "better" if (difference > 0) == (mode == "max") else "worse"
 
 
 def _compared(one: Rival, label: str, letters: str) -> Compared:

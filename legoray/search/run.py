@@ -139,11 +139,11 @@ class Search:
         if halt is not None and halt.reason:
             return self._stopped(halt)
         self._run_baselines()
-        compare_sweep(self.sweep, self.goal)
         done = any(r.status in ("completed", "pruned") for r in self.sweep.of("search"))
         self.sweep.set_state("finished", ended=self._ended())
         self.sweep.tidy()
         self.sweep.gather(winner(self.sweep, self.goal.select, self.goal.mode))
+        compare_sweep(self.sweep, self.goal)
         self._close(interrupted=False)
         return 0 if done else FAILED
 

@@ -18,6 +18,7 @@ from legoray.errors import InputError, Problem, unknown
 from legoray.model.io import LoadedModel, load_model
 from legoray.model.reads import prints_of, reads_of
 from legoray.records import Metrics
+from legoray.train.groupvalues import GroupValues
 from legoray.zoo.locate import located
 from legoray.zoo.slicetable import print_table, to_markdown
 from legoray.zoo.store import DEFAULT_URI
@@ -73,13 +74,29 @@ def evaluate_model(
         InputError: no such model, split or metric; the model was trained on other data or texts;
             the split has no labels.
     """
+    return evaluate_with_groups(
+        model, dataset, split=split, metrics=metrics, group=group, tracking=tracking, say=say
+    )[0]
+
+
+def evaluate_with_groups(
+    model: str | Path,
+    dataset: Path,
+    *,
+    split: str,
+    metrics: Sequence[str],
+    group: str | None,
+    tracking: str,
+    say: Say,
+) -> tuple[Evaluated, GroupValues | None]:
+    """As `evaluate_model`, and the values of each group beside it."""
     with located(model, tracking) as folder:
         loaded = load_model(folder)
     prepared = prepare(dataset.absolute(), say=say)
     config = _config(loaded, metrics, group, str(model))
     _check_data(loaded, prepared, str(model))
-    measured = _measured(loaded, prepared, config, split, say)
-    return Evaluated(
+    measured, values = _measured(loaded, prepared, config, split, say)
+    evaluated = Evaluated(
         model=loaded.config.label(),
         data=prepared.manifest.name,
         fingerprint=prepared.manifest.fingerprint,
@@ -88,6 +105,7 @@ def evaluate_model(
         protocol=dict(prepared.manifest.protocol),
         metrics=measured,
     )
+    return evaluated, values
 
 
 def print_evaluation(found: Evaluated, *, form: str, console: Console) -> None:
@@ -159,12 +177,12 @@ def _check_data(loaded: LoadedModel, prepared: Prepared, model: str) -> None:
 
 def _measured(
     loaded: LoadedModel, prepared: Prepared, config: TrialConfig, split: str, say: Say
-) -> Metrics:
+) -> tuple[Metrics, GroupValues | None]:
     import torch
 
     from legoray.llm.store import ensure_states
     from legoray.train.cache import shared_inputs
-    from legoray.train.evaluate import evaluate, evaluation_problems, split_of
+    from legoray.train.evaluate import evaluate_groups, evaluation_problems, split_of
     from legoray.train.scoring import Worker
 
     corpus = load_corpus(prepared.tables)
@@ -178,7 +196,7 @@ def _measured(
     read = [*leaves(recipes.items), *(leaves(recipes.history) if recipes.history else ())]
     ensure_states(read, prepared.tables, home(), say)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return evaluate(
+    return evaluate_groups(
         loaded.recommender.to(device),
         shared_inputs(recipes, prepared.tables, home(), corpus),
         split,
@@ -186,5 +204,4 @@ def _measured(
         config=config.evaluate,
         max_history=config.train.max_history,
         worker=Worker(device=device, precision=config.train.precision),
-        slices=True,
-    )[0]
+    )

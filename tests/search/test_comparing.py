@@ -17,9 +17,9 @@ from legoray.search.closing import closing
 from legoray.search.comparing import compare_finals
 from legoray.search.phases import Goal
 from legoray.search.sweep import open_sweep
-from legoray.search.verdicts import comparison_lines
 from legoray.train.groupvalues import FILE, GroupValues, Origin, write_values
 from legoray.zoo.comparison import read_comparison, write_comparison
+from legoray.zoo.verdicts import comparison_lines
 
 GOAL = Goal("auc", "max")
 GROUPS = 400

@@ -198,3 +198,20 @@ def test_full_ranking_of_real_data_from_training_to_evaluation(tmp_path, monkeyp
         found.metrics["groups/head-item"] + found.metrics["groups/tail-item"]
         == (found.metrics["groups/all"])
     )
+
+
+def test_models_are_compared_on_a_split_as_their_tests_would_be(here):
+    """The model against itself: what its test kept, and measured anew, once by users."""
+    from legoray.zoo.versus import Asked as Versus
+    from legoray.zoo.versus import compare_models
+
+    model, record = str(here[0] / "model"), here[1]
+    kept = compare_models(Versus([model, model]))
+    anew = compare_models(Versus([model, model], DATA, "test"))
+    assert anew.compared[0].mean == pytest.approx(kept.compared[0].mean, abs=1e-6)
+    assert kept.compared[0].mean["mrr"] == pytest.approx(record.test["mrr"], abs=1e-6)
+    assert (kept.pairs[0].difference, kept.pairs[0].p, kept.pairs[0].verdict) == (0.0, 1.0, "tie")
+    assert (kept.split, kept.group, kept.groups) == ("test", "impression", anew.groups)
+    by_user = compare_models(Versus([model, model], DATA, metrics=["mrr"], group="user"))
+    assert (by_user.split, by_user.metric, by_user.group) == ("valid", "mrr", "user")
+    assert by_user.groups == by_user.users < anew.groups

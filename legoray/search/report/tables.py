@@ -10,10 +10,10 @@ from legoray.pages.blocks import Cell
 from legoray.records import TrialRecord
 from legoray.search.display import NAMES, span
 from legoray.search.report.gather import Facts
-from legoray.search.verdicts import small
 from legoray.zoo.board import Row, settings_text
 from legoray.zoo.boardtext import count_text
 from legoray.zoo.comparison import Pair
+from legoray.zoo.verdicts import small
 
 NONE = ""
 LONG = ("settings", "reason")

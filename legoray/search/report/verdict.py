@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from legoray.search.report.gather import Facts
-from legoray.search.verdicts import sentence
 from legoray.zoo.promotion import champion_line
+from legoray.zoo.verdicts import sentence
 
 
 def verdict_text(facts: Facts) -> str:
