@@ -13,7 +13,7 @@ MLflow allows no `@` in a metric's name: `ndcg@5` is written as its own evaluato
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from legoray.model.presets import AUGMENTED
@@ -78,6 +78,19 @@ def closing_metrics(record: TrialRecord) -> Metrics:
     best = {name: v for name, v in record.best.items() if name not in (*_TRAIN, *_SPEED)}
     groups = (("best", best), ("test", record.test), ("cost", record.costs))
     return {metric_key(g, name): float(v) for g, values in groups for name, v in values.items()}
+
+
+def sweep_metrics(records: Sequence[TrialRecord], select: str) -> Metrics:
+    """A sweep's own numbers: its trials by status, its epochs and seconds, its best value."""
+    search = [record for record in records if record.phase == "search"]
+    values = [r.best[select] for r in search if r.status == "completed" and select in r.best]
+    best = max if greater_is_better(select) else min
+    found = {"trials": float(len(search))}
+    found |= {status: float(sum(r.status == status for r in search)) for status in RUN_STATUS}
+    found["epochs"] = float(sum(len(r.epochs) for r in records))
+    found["seconds"] = sum(r.costs.get("seconds", 0.0) for r in records)
+    found |= {f"best_{select}": best(values)} if values else {}
+    return {metric_key("sweep", name): value for name, value in found.items() if value}
 
 
 def epoch_times(record: TrialRecord) -> list[int]:

@@ -18,6 +18,7 @@ from legoray.zoo.picture import composition_svg, parts_of
 from legoray.zoo.slicetable import to_markdown
 
 PICTURE = "composition.svg"
+WIDE = 680  # pixels of a picture: what MLflow's interface leaves of an ordinary window
 TOP = 10  # rows of a sweep's table
 EXAMPLE = "--history 'a title that was read' --candidates new_titles.txt"
 
@@ -25,7 +26,7 @@ EXAMPLE = "--history 'a title that was read' --candidates new_titles.txt"
 def picture_of(record: TrialRecord) -> str:
     """The composition as SVG; empty for a baseline."""
     reads = fields.reads_text(record) or "item texts"
-    return composition_svg(record.config, record.params, reads=reads)
+    return composition_svg(record.config, record.params, reads=reads, wide=WIDE)
 
 
 def trial_note(record: TrialRecord, sweep: SweepInfo, run_id: str, model: str | None) -> str:
@@ -37,10 +38,9 @@ def trial_note(record: TrialRecord, sweep: SweepInfo, run_id: str, model: str | 
         run_id: the run that has the picture.
         model: id of the logged model, if there is one.
     """
-    lines: list[str] = []
+    lines = [*_outcome(record, sweep), ""]  # the interface shows the first lines, then 'Show more'
     if record.config:
-        lines += [_image(run_id, record.label), "", *_parts(record), ""]
-    lines += _outcome(record, sweep)
+        lines += [_image(run_id, record.label), "", *_parts(record)]
     if model:
         lines += [
             "", "Load it by either of", "",
@@ -133,13 +133,17 @@ def sweep_note(
 
 
 def leaders(folder: Path, sweep: SweepInfo) -> list[Row]:
-    """The first rows of a sweep's leaderboard; none where its records cannot be read."""
+    """The first rows of a sweep's leaderboard."""
+    boards = make_boards(entry_of_record(record, sweep) for record in records_of(folder))
+    return [row for row in boards[0].rows if row.rank][:TOP] if boards else []
+
+
+def records_of(folder: Path) -> list[TrialRecord]:
+    """A sweep's records; none where they cannot be read, which is told elsewhere."""
     try:
-        entries = [entry_of_record(record, sweep) for record in read_trials(folder)]
+        return read_trials(folder)
     except InputError:
         return []
-    boards = make_boards(entries)
-    return [row for row in boards[0].rows if row.rank][:TOP] if boards else []
 
 
 def _leaders(rows: Sequence[Row], select: str) -> list[str]:

@@ -81,6 +81,7 @@ def composition_svg(
     *,
     reads: str = "item texts",
     upright: bool = False,
+    wide: int = 0,
 ) -> str:
     """The picture as an `<svg>` element that needs nothing else; empty where there is no model.
 
@@ -89,6 +90,7 @@ def composition_svg(
         params: what the search chose, by path; drawn in bold.
         reads: what goes in.
         upright: the boxes below one another, for narrow screens.
+        wide: pixels that it takes where nothing else says so; as many as it is drawn on if 0.
     """
     parts = parts_of(config, params)
     if len(parts) < len(KINDS):
@@ -99,8 +101,8 @@ def composition_svg(
     label = escape(" -> ".join(part.name for part in parts), quote=True)
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' "
-        f"width='{width}' height='{height}' role='img' aria-label='{label}' {FONT} "
-        f"font-size='13'>"
+        f"width='{wide or width}' height='{height * (wide or width) // width}' role='img' "
+        f"aria-label='{label}' {FONT} font-size='13'>"
         f"<defs><marker id='{tip}' viewBox='0 0 8 8' refX='7' refY='4' markerWidth='8' "
         f"markerHeight='8' orient='auto'><path d='M0 0L8 4L0 8z' fill='{LINES}'/></marker></defs>"
         f"<rect width='{width}' height='{height}' fill='#ffffff'/>{inner}</svg>"

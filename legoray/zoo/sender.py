@@ -22,6 +22,7 @@ from legoray.zoo.note import (
     experiment_note,
     leaders,
     picture_of,
+    records_of,
     sweep_note,
     trial_note,
 )
@@ -126,7 +127,10 @@ class Sender:
         self._close_open(client)
         note = self._sweep_note(winner, interrupted)
         state = "interrupted" if interrupted else "finished"
-        _log(client, parent, tags={fields.NOTE: note, "status": state})
+        records = records_of(self.folder)
+        moment = max(map(_ended, records), default=0)  # the same each time
+        summed = _metrics(fields.sweep_metrics(records, self.sweep.select), moment, 0)
+        _log(client, parent, summed, tags={fields.NOTE: note, "status": state})
         client.set_terminated(parent, "KILLED" if interrupted else "FINISHED")
         self.update(ending=False, ended=True)
 

@@ -205,6 +205,19 @@ def test_mlflow_loads_the_model_and_scores_texts(zoo, text_model, monkeypatch):
     ]
 
 
+def test_mlflow_scores_the_stored_example(zoo, text_model, monkeypatch):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", zoo[0])
+    known = names_of(zoo)
+    for address in (known["logged model"], f"runs:/{known['run']}/cnn+attention+dot"):
+        model = mlflow.pyfunc.load_model(address)
+        (row,) = model.input_example.to_dict("records")
+        (expected,) = Scorer(text_model).score([row["history"]], [row["candidates"]])
+        (found,) = model.predict(model.input_example)["scores"]
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_pyfunc_tells_what_is_wrong_with_its_input(text_model):
     model = _load_pyfunc(str(text_model))
     with pytest.raises(InputError, match=r"column 'candidates' is missing.*history"):

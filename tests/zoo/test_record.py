@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import pytest
 from made_sweeps import baseline, model_folder, on_disk, sweep_info, trial
@@ -155,6 +156,51 @@ def test_a_sweep_becomes_a_parent_and_its_trials(recorded):
     assert parent.info.status == "FINISHED"
     assert "synthetic data" in parent.data.tags["mlflow.note.content"]
     assert parent.data.tags["winner"] == "cnn+attention+dot seed 8"
+
+
+def test_runs_show_their_composition_and_how_to_load_it(recorded):
+    client = recorded.client
+    runs = runs_of(client)
+    run = runs["cnn+attention+dot #0"]
+    note = run.data.tags["mlflow.note.content"]
+    identity = run.info.run_id
+    assert f"![cnn+attention+dot](get-artifact?path=composition.svg&run_uuid={identity})" in note
+    (model,) = run.outputs.model_outputs
+    assert f"load_model('models:/{model.model_id}')" in note
+    assert f"load_model('runs:/{identity}/cnn+attention+dot')" in note
+    assert "Validation auc **0.5500** in epoch 3 of 3." in note
+    picture = Path(client.download_artifacts(identity, "composition.svg")).read_text()
+    drawn = ElementTree.fromstring(picture)
+    words = [e.text for e in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"cnn", "attention", "dot", "candidate vectors", "score"} <= set(words)
+    assert "composition.svg" not in runs["baseline random"].data.tags["mlflow.note.content"]
+    parent = runs["sweep mind-test"]
+    told = parent.data.tags["mlflow.note.content"]
+    rows = [line for line in told.splitlines() if line.startswith(("| 1 |", "| 2 |", "| 3 |"))]
+    assert [row.split("|")[4].strip() for row in rows] == ["0.6300", "0.5700", "0.5500"]
+    assert "0.6100 ± 0.0100" in rows[0]
+    final = runs["cnn+attention+dot seed 8"].info.run_id
+    assert f"run_uuid={final}" in told
+    assert parent.data.metrics["sweep/completed"] == 3
+    assert parent.data.metrics["sweep/best_auc"] == pytest.approx(0.63)
+    experiment = client.get_experiment_by_name("mind-test")
+    assert "MIND sample" in experiment.tags["mlflow.note.content"]
+
+
+def test_a_report_is_kept_with_the_sweep(again):
+    recorder = Recorder(again.tracking, sweep_info(), again.folder)
+    page = again.folder / "report.html"
+    page.write_text("<p>first</p>")
+    assert recorder.finish(again.winner)
+    assert recorder.attach(page), recorder.problem
+    parent = runs_of(again.client)["sweep mind-test"].info.run_id
+    kept = Path(again.client.download_artifacts(parent, "report.html"))
+    assert kept.read_text() == "<p>first</p>"
+    page.write_text("<p>second</p>")
+    assert send_missing(again.folder).problem == ""
+    kept = Path(again.client.download_artifacts(parent, "report.html"))
+    assert kept.read_text() == "<p>second</p>"
+    assert not recorder.attach(again.folder / "none.html")
 
 
 def test_a_trial_carries_all_that_its_numbers_depend_on(recorded):
