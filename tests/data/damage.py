@@ -11,6 +11,7 @@ import math
 import random
 import re
 import shutil
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,12 +44,19 @@ def _zipped(path: Path) -> None:
     path.rename(path.with_name(f"{path.name}.zip"))
 
 
+def _a_zip(path: Path) -> None:
+    data = path.read_bytes()
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr(path.name, data)
+
+
 # What may stand at a file's place instead of it, and a word that the message then has.
 GONE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (Path.unlink, ""),
     "0 bytes": (lambda path: path.write_bytes(b""), "empty"),
     "a folder": (_folder, "folder"),
     "still zipped": (_zipped, "zip"),
+    "a zip of its name": (_a_zip, ""),
 }
 
 
