@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from legoray.data.lines import Block
-from legoray.errors import InputError, Problem, unknown
+from legoray.errors import InputError, Problem, nearest
 from legoray.rayinit import ensure_ray
 
 Parse = Callable[[Block], pa.Table]
@@ -80,8 +80,10 @@ def ray_wish() -> str:
     """
     wish = os.environ.get(SWITCH, "") or "auto"
     if wish not in WISHES:
-        told = unknown("value", wish, WISHES, f"the environment variable {SWITCH}")
-        raise InputError(Problem(told.where, f"is '{wish}', expected {_either(WISHES)}", told.hint))
+        near = nearest(wish, WISHES)
+        hint = f"did you mean '{near}'?" if near else ""
+        message = f"is '{wish}', expected {_either(WISHES)}"
+        raise InputError(Problem(f"the environment variable {SWITCH}", message, hint))
     return wish
 
 

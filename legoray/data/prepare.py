@@ -357,12 +357,12 @@ def _make(plan: _Plan, say: Say) -> Manifest:
     total = sum(source.size for source in sources)
     stamp = hash_parts({"config": plan.config_hash, "files": [[s.path, s.sha256] for s in sources]})
     work = plan.tables.with_name(f".{plan.tables.name}.partial")
+    # where LEGORAY_HOME is an address, other nodes do not see what this one makes
+    engine = pick_engine(total) if address_of(work) is None else Engine()
     stages = Stages(work, stamp, say)
     again = "going on with" if stages.done() else "preparing"
     say(f"{again} {plan.config.name}: {total / 1e6:.1f} MB of raw files in {plan.raw}")
     bad_rows = BadRows(plan.config.on_bad_row, say)
-    # where LEGORAY_HOME is an address, other nodes do not see what this one makes
-    engine = pick_engine(total) if address_of(work) is None else Engine()
     plan.processor.process(Run(plan.sources, stages, engine, bad_rows, say))
     facts = stages.total()
     told: dict[str, Any] = {"counts": facts.counts, "labeled": _labeled(facts), "engine": engine}
