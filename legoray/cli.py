@@ -152,6 +152,16 @@ def report(
 
 
 @app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(help="search-space, dataset or preset.")] = "search-space",
+) -> None:
+    """Print the JSON schema of a kind of YAML file, by which editors complete and check it."""
+    from legoray.search.schema import text_of_schema
+
+    sys.stdout.write(text_of_schema(kind))
+
+
+@app.command()
 def evaluate(
     model: Annotated[
         str, typer.Argument(help="A model folder, models:/name@champion, or a run's id.")

@@ -41,6 +41,19 @@ class Strict(BaseModel):
     )
 
 
+class OrWord:
+    """Says in a JSON schema that a word may stand for a mapping; a validator reads it."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = list(words)  # any word, if there are none
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        word: dict[str, Any] = {"enum": self.words} if self.words else {"type": "string"}
+        return {"anyOf": [word, handler(core_schema)]}
+
+
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]

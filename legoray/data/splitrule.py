@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 from legoray.config import Strict
 from legoray.errors import InputError, Problem, nearest
@@ -44,7 +44,10 @@ def parse_split(value: Any) -> Any:
     raise ValueError(f"expected one of {known}, or {{temporal: 0.8/0.1/0.1}}{hint}")
 
 
-Split = Annotated[SplitRule, BeforeValidator(parse_split)]
+_SHARES = {"type": "string", "pattern": "^[0-9.]+/[0-9.]+/[0-9.]+$"}
+_TEMPORAL = {"type": "object", "properties": {"temporal": _SHARES}, "required": ["temporal"]}
+_FORMS = {"anyOf": [{"enum": list(NAMES)}, {**_TEMPORAL, "additionalProperties": False}]}
+Split = Annotated[SplitRule, BeforeValidator(parse_split), WithJsonSchema(_FORMS)]
 
 
 def check_split(split: SplitRule, known: tuple[str, ...], where: str = "options.split") -> None:

@@ -60,6 +60,7 @@ def read(path: Path) -> list[Space]:
     if problems or model is None or not datasets:
         raise InputError(*_in_order(problems, document))
     config = build(SpaceConfig, document.data, document)
+    several = isinstance(document.data["data"], list)
     spaces = [
         Space(
             _config_of(config, one, document),
@@ -69,6 +70,7 @@ def read(path: Path) -> list[Space]:
             model,
             train,
             where,
+            several,
         )
         for one in datasets
     ]

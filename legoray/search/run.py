@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from legoray.config import home
-from legoray.data.prepare import Prepared, prepare
+from legoray.data.prepare import Prepared
 from legoray.errors import InputError
 from legoray.rayjob import command_of
 from legoray.records import TrialRecord, digest
@@ -20,7 +20,14 @@ from legoray.search.budget import Budget, budget_of, left
 from legoray.search.faraway import check_nodes, check_storage, sweep_folder
 from legoray.search.finals import count_groups, finals_of, winner
 from legoray.search.samplers import sampler_notes
-from legoray.search.space import Space, read_space
+from legoray.search.several import (
+    check_all,
+    prepare_all,
+    refuse_one,
+    refuse_several,
+    search_all,
+)
+from legoray.search.space import Space, read_spaces
 from legoray.search.start_from import start_notes
 from legoray.search.sweep import ENDED, Sweep, data_title, open_sweep
 from legoray.storage.address import portable
@@ -68,20 +75,41 @@ def run_search(
         InputError: a mistake of the user's, anywhere on the way.
     """
     say = partial(_say, console)
-    space = read_space(Path(space_file))
-    where = sweep_folder(folder, space.config.name)
-    check_storage(where)
-    prepared = prepare(space.dataset, say=say)
+    spaces = read_spaces(Path(space_file))
+    name = spaces[0].document.data["name"]
+    place = sweep_folder(folder, name)
+    check_storage(place)
+    prepared = prepare_all(spaces, say)
     if check_only:
-        return _check_only(space, prepared, say)
-    sweep = open_sweep(space, where, prepared.tables, prepared.manifest, fresh=fresh)
-    try:
-        sweep.interrupt()
-        budget = budget_of(space.config.search, trials)
-        search = Search(space, prepared, sweep, console, address, budget, folder, train_fn, reuse)
-        return search.run()
-    finally:
-        sweep.close()
+        check_all(spaces, prepared, say)
+        say(f"{spaces[0].document.path} is fine")
+        return 0
+
+    def opened(space: Space, ready: Prepared, where: Path, fresh: bool = False) -> Sweep:
+        return open_sweep(space, where, ready.tables, ready.manifest, fresh=fresh)
+
+    def search(sweep: Sweep, space: Space, ready: Prepared, checked: bool = False) -> int:
+        try:
+            sweep.interrupt()
+            budget = budget_of(space.config.search, trials)
+            one = Search(space, ready, sweep, console, address, budget, folder, train_fn, reuse)
+            one.checked = checked
+            return one.run()
+        finally:
+            sweep.close()
+
+    if not spaces[0].several:
+        refuse_several(place)
+        return search(opened(spaces[0], prepared[0], place, fresh), spaces[0], prepared[0])
+    base = f"sweeps/{name}" if folder is None else str(folder).rstrip("/")
+    places = [
+        place / ready.manifest.name
+        if folder is None
+        else sweep_folder(f"{base}/{ready.manifest.name}", name)
+        for ready in prepared
+    ]
+    refuse_one(place)
+    return search_all(spaces, prepared, places, opened, search, fresh=fresh, console=console)
 
 
 def _say(console: Console, text: str) -> None:
@@ -101,20 +129,6 @@ def _how(halt: Halt, sweep: Sweep) -> str:
     return f"Stopped at once: {trials} that ran will go on after the last whole epoch."
 
 
-def _check_only(space: Space, prepared: Prepared, say: Callable[[str], None]) -> int:
-    from legoray.data.load import load_corpus
-    from legoray.search.check import check_space
-
-    for note in [*start_notes(space, prepared.manifest.generated), *sampler_notes(space)]:
-        say(note)
-    corpus = load_corpus(prepared.tables)
-    problems = check_space(space, corpus, prepared.tables, home(), say)
-    if problems:
-        raise InputError(*problems)
-    say(f"{space.document.path} is fine")
-    return 0
-
-
 @dataclass
 class Search:
     """One run of a sweep in this process."""
@@ -128,6 +142,7 @@ class Search:
     folder: str | Path | None
     train_fn: str = TRAIN
     reuse: bool = True
+    checked: bool = False  # whether the space was checked on these data in this process
 
     def run(self) -> int:
         """Do what is left, print the closing lines, return the exit code."""
@@ -208,7 +223,7 @@ class Search:
 
     def _check(self, corpus: Any) -> None:
         """Check the space's corners once per sweep; see that hidden states are there."""
-        if self.sweep.records:
+        if self.sweep.records or self.checked:
             return
         import ray
 

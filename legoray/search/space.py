@@ -69,6 +69,7 @@ class Space:
     model: Group
     train: Group
     where: tuple[Condition, ...] = ()
+    several: bool = False  # whether its file names a list of data sets, of which this is one
 
     @cached_property
     def presets(self) -> Choice | None:

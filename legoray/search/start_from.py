@@ -73,6 +73,8 @@ def _narrow(space: Space) -> list[str]:
     if not space.where:
         return []
     share = valid_share(space)
+    if share == 1:
+        return []  # as conditions on parts alone, which no drawing breaks
     text = f"{share:.0%}" if share >= 0.01 else "less than 1%"
     note = f"where: {text} of what is drawn at random fulfils the conditions"
     slow = "; so narrow a space is searched slowly, smaller ranges say the same at once"

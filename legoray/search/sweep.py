@@ -296,6 +296,8 @@ def _change_problems(space: SpaceLike, folder: Path, hint: str) -> Iterator[Prob
     if (folder / "space.yaml").exists():
         text = (folder / "space.yaml").read_text(encoding="utf-8")
         old = _fixed(parse_yaml(text, folder / "space.yaml").data)
+    if isinstance(old.get("data"), list) and data.get("data") in old["data"]:
+        old["data"] = data["data"]  # one of several, each with a sweep of its own
     changed = sorted(_differences(old, data, ()), key=str) or [()]
     for keys in changed:
         message = f"has changed since the trials in {folder} began"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from legoray.zoo import boardtext, fields, paper
 from legoray.zoo.board import Board, Entry, entry_of_record, entry_of_run, make_boards
 from legoray.zoo.store import DEFAULT_URI, all_runs, open_zoo
 
+_ASIDE = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")  # of a sweep that was set aside
 FORMS = ("table", "markdown", "csv", "json", "paper", "paper-markdown")
 
 
@@ -96,6 +98,12 @@ def print_leaderboard(
 
 
 def _of_folder(folder: Path) -> list[Entry]:
+    """The trials of a sweep, or of the sweeps on several data sets that lie below a folder."""
+    if not (folder / "sweep.json").exists():
+        below = sorted(path.parent for path in folder.glob("*/sweep.json"))
+        own = [one for one in below if not _ASIDE.search(one.name)]
+        if own:
+            return [entry for one in own for entry in _of_folder(one)]
     sweep = read_json(folder / "sweep.json", SweepInfo)
     return [entry_of_record(record, sweep) for record in read_trials(folder)]
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from legoray.config import FileForm
+from legoray.config import FileForm, OrWord
 from legoray.data.convert import is_plain, to_key, to_number, to_time
 from legoray.data.files import RawFolder
 from legoray.data.lines import mark
@@ -46,9 +46,9 @@ class EventsFile(FileForm):
 class OwnFeedbackOptions(FeedbackOptions):
     """Options of `processor: feedback`. A table may be a file's name alone."""
 
-    items: Annotated[ItemsFile, Short]
-    events: Annotated[EventsFile, Short]
-    users: Annotated[UsersFile | None, Short] = None
+    items: Annotated[ItemsFile, Short, OrWord()]
+    events: Annotated[EventsFile, Short, OrWord()]
+    users: Annotated[UsersFile | None, Short, OrWord()] = None
 
 
 class OwnFeedback(FeedbackProcessor):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from legoray.config import Strict
+from legoray.config import OrWord, Strict
 from legoray.data.splitrule import Split
 from legoray.errors import InputError, Problem
 
@@ -73,11 +73,11 @@ Short = BeforeValidator(_file)
 class OwnOptions(Strict):
     """Options of `processor: own`. A table may be a file's name alone."""
 
-    items: Annotated[ItemsTable, Short]
-    histories: Annotated[HistoriesTable | None, Short] = None
-    events: Annotated[EventsTable | None, Short] = None
-    interactions: Annotated[InteractionsTable, Short]
-    users: Annotated[UsersTable | None, Short] = None
+    items: Annotated[ItemsTable, Short, OrWord()]
+    histories: Annotated[HistoriesTable | None, Short, OrWord()] = None
+    events: Annotated[EventsTable | None, Short, OrWord()] = None
+    interactions: Annotated[InteractionsTable, Short, OrWord()]
+    users: Annotated[UsersTable | None, Short, OrWord()] = None
     split: Split | None = Field(
         None,
         description="temporal or {temporal: 0.8/0.1/0.1}, where neither files nor a column split; "

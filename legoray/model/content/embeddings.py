@@ -11,7 +11,7 @@ import torch
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from legoray.config import Strict, expand
+from legoray.config import OrWord, Strict, expand
 from legoray.data.tokenization import PADDING, UNKNOWN
 from legoray.data.wordfile import GLOVE, Found, read_vectors
 from legoray.errors import InputError, Problem, nearest
@@ -56,7 +56,7 @@ def _long(value: Any) -> Any:
     return _SHORT[value]
 
 
-Start = Annotated[Embeddings, BeforeValidator(_long)]
+Start = Annotated[Embeddings, BeforeValidator(_long), OrWord(*_SHORT)]
 
 
 @dataclass(frozen=True)
