@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from legoray.config import SpaceConfig
+from legoray.objectives import MEASURED
 from legoray.records import TrialRecord
 from legoray.search.sweep import Sweep
 from legoray.zoo.earlier import Earlier, look_up
@@ -13,7 +14,14 @@ Say = Callable[[str], None]
 
 
 def earlier_results(sweep: Sweep, config: SpaceConfig, say: Say) -> Earlier:
-    """Look once for results that may be taken, and say how many there are."""
+    """Look once for results that may be taken, and say how many there are.
+
+    A search that compares costs of the machine takes none: those of another do not compare.
+    """
+    timed = [one.name for one in config.search.objectives if one.name in MEASURED]
+    if timed:
+        say(f"earlier results are not taken: {', '.join(timed)} must be measured here")
+        return Earlier()
     found = look_up(sweep.info, sweep.folder, config.tracking.uri)
     if found.problem:
         say(found.problem)

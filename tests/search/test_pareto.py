@@ -18,6 +18,7 @@ from legoray.search.finals import finals_of
 from legoray.search.fronttable import print_front
 from legoray.search.pareto import front, knee, spread
 from legoray.search.phases import Goal
+from legoray.search.reuse import earlier_results
 from legoray.search.scribe import Halt, Scribe
 from legoray.search.sweep import open_sweep
 
@@ -183,3 +184,13 @@ def test_a_trial_without_an_objective_has_failed(sweep):
     assert sweep.records[6].status == "failed"
     assert sweep.records[6].reason == "its objective latency was not measured"
     assert sweep.records[7].status == "completed"
+
+
+def test_costs_of_a_machine_are_measured_anew(sweep):
+    said = []
+    config = tinytrain.TinySpace(sweep.folder / "again.yaml", TIMED).config
+    assert len(earlier_results(sweep, config, said.append)) == 0
+    assert said == ["earlier results are not taken: latency must be measured here"]
+
+
+TIMED = tinytrain.SPACE.replace("trials: 4", "objectives: [auc, latency, parameters]")
