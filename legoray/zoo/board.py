@@ -49,6 +49,7 @@ class Entry:
     model: Mapping[str, str] = field(default_factory=dict)  # as `fields.described`
     reads: str = ""  # as `fields.reads_text`
     objectives: tuple[Objective, ...] = ()  # of the sweep, where it has several
+    ties: str = ""  # letters: on the test, models that share one are a tie
 
     def group(self) -> tuple[str, ...]:
         """Equal where numbers compare."""
@@ -80,6 +81,7 @@ class Row:
     reason: str
     baseline: bool = False
     model: Mapping[str, str] = field(default_factory=dict)
+    ties: str = ""  # letters: on the test, rows that share one are a tie
     pareto: bool = False  # on the front of its sweep's objectives
 
 
@@ -272,6 +274,7 @@ def _row(entry: Entry, rank: int | None, valid: Metrics, tested: list[Entry]) ->
         reason=entry.reason,
         baseline=entry.phase == "baseline",
         model=entry.model,
+        ties=next((e.ties for e in tested if e.ties), ""),
     )
 
 

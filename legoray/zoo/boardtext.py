@@ -19,7 +19,9 @@ from legoray.zoo.board import Board, Row
 REASONS = 3  # failures whose reason is told below a board
 MEMBER = "*"  # of the Pareto front
 SETTINGS = 26  # characters that the column of settings has at least
-ALWAYS, TRIAL, SECONDS, STATUS, SIZE, CHOSEN, MORE, MEMORY = range(8)  # what gives way, last first
+ALWAYS, TIES, TRIAL, SECONDS, STATUS, SIZE, CHOSEN, MORE, MEMORY = range(
+    9
+)  # what gives way, last first
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def to_csv(boards: list[Board], top: int) -> str:
             "seeds": max((spread.seeds for spread in row.test.values()), default=0),
             **row.costs,
             **({"pareto": row.pareto} if board.objectives else {}),
+            **({"ties": row.ties} if row.ties else {}),
         }
         for board in boards
         for row in [*board.rows[:top], *board.baselines]
@@ -144,6 +147,7 @@ def _columns(board: Board, rows: list[Row]) -> list[Column]:
         Column("model", [r.label for r in rows], right=False),
         Column("settings", [r.settings for r in rows], CHOSEN, right=False),
         *metrics,
+        Column("ties", [row.ties for row in rows], TIES, right=False),
         *_objective_columns(board, rows),
         Column("seconds", [_seconds(r) for r in rows], SECONDS),
         Column("parameters (trained)", [_size(r) for r in rows], SIZE),
@@ -196,6 +200,8 @@ def _footer(board: Board, top: int) -> list[str]:
     if seeds:
         spread = f"mean ± standard deviation over {_either(seeds)} seeds"
         lines.insert(0, f"test: {'one seed' if seeds == {1} else spread}")
+    if any(row.ties for row in [*board.rows, *board.baselines]):
+        lines.insert(0, f"ties: rows that share a letter are no different in test {board.select}")
     return lines
 
 

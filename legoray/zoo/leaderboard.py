@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from legoray.storage import remote
 from legoray.storage.address import Address, is_address, parse
 from legoray.zoo import boardtext, fields, paper
 from legoray.zoo.board import Board, Entry, entry_of_record, entry_of_run, make_boards
+from legoray.zoo.comparison import read_comparison
 from legoray.zoo.store import DEFAULT_URI, all_runs, open_zoo
 
 _ASIDE = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")  # of a sweep that was set aside
@@ -105,7 +107,15 @@ def _of_folder(folder: Path) -> list[Entry]:
         if own:
             return [entry for one in own for entry in _of_folder(one)]
     sweep = read_json(folder / "sweep.json", SweepInfo)
-    return [entry_of_record(record, sweep) for record in read_trials(folder)]
+    compared = read_comparison(folder)
+    letters = {} if compared is None else {one.key: one.letters for one in compared.compared}
+    entries = (entry_of_record(record, sweep) for record in read_trials(folder))
+    return [
+        replace(entry, ties=letters.get(entry.config, ""))
+        if entry.phase in ("final", "baseline")
+        else entry
+        for entry in entries
+    ]
 
 
 def _of_mlflow(name: str | None, tracking: str) -> list[Entry]:

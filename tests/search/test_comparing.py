@@ -18,7 +18,9 @@ from legoray.search.comparing import compare_finals
 from legoray.search.phases import Goal
 from legoray.search.sweep import open_sweep
 from legoray.train.groupvalues import FILE, GroupValues, Origin, write_values
+from legoray.zoo.boardtext import print_board, to_markdown
 from legoray.zoo.comparison import read_comparison, write_comparison
+from legoray.zoo.leaderboard import leaderboard
 from legoray.zoo.verdicts import comparison_lines
 
 GOAL = Goal("auc", "max")
@@ -170,3 +172,19 @@ def test_the_closing_lines_say_what_is_better_and_what_is_a_tie(sweep):
     assert "a+a+a and b+b+b are a tie:" in text
     assert "a+a+a is better than random by 0.2" in text
     assert "1 more pair: 1 difference, 0 ties" in text
+
+
+def test_the_leaderboard_has_the_letters(sweep):
+    add(sweep, "a+a+a", 0.1, valid=0.7, mean=0.7)
+    add(sweep, "b+b+b", 0.2, valid=0.6, mean=0.7)
+    add(sweep, "random", 0.0, valid=0.5, mean=0.5, phase="baseline", seeds=(0,))
+    write_comparison(sweep.folder, compare_finals(sweep, GOAL))
+    (board,) = leaderboard(sweep.folder)
+    rows = [*board.rows, *board.baselines]
+    assert {row.label: row.ties for row in rows} == {"a+a+a": "a", "b+b+b": "a", "random": "b"}
+    text = to_markdown([board], 20)
+    assert "| ties |" in text
+    assert "ties: rows that share a letter are no different in test auc" in text
+    screen = Console(file=io.StringIO(), width=100)
+    print_board(board, screen, 20)
+    assert "ties" in screen.file.getvalue()
