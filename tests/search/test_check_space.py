@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from space_cases import make_space
 
 from legoray.data.load import load_corpus
 from legoray.search.check import check_config, check_space
+from legoray.search.cover import valid_share
+from legoray.search.fits import part_names
+from legoray.search.notation import KINDS
+from legoray.search.space import read_spaces
 
 SPACE = """\
 name: checked
@@ -83,3 +88,28 @@ def test_what_full_ranking_does_not_define_is_told_before_anything_is_built(
     one = space.corners()[0]
     alone = check_config(one, space.text, corpus, sample_tables, tmp_path / "home")
     assert [problem.message for problem in alone] == [problem.message for problem in problems]
+
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_space_here_reads_and_draws(path):
+    """Where the data are absent, too: nothing but their YAML file is read."""
+    for space in read_spaces(path):
+        assert space.document.data["name"] == path.stem
+        corners = space.corners()
+        seen = {kind: {getattr(c.model, kind)["name"] for c in corners} for kind in KINDS}
+        for kind in KINDS:
+            offered = {name for _, node in space.parts(kind) for name in part_names(node)}
+            assert seen[kind] == offered, "every part stands in a corner"
+        assert not space.where or valid_share(space, 100) > 0.1
+        header = path.read_text(encoding="utf-8").partition("\nname:")[0]
+        assert f"python run_search.py search_spaces/{path.stem}.yaml" in header
+
+
+def test_the_smallest_space_here_is_fine(tmp_path, sample_tables):
+    (space,) = read_spaces(ROOT / "search_spaces" / "smoke.yaml")
+    corpus = load_corpus(sample_tables)
+    assert check_space(space, corpus, sample_tables, tmp_path / "home") == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from pathlib import Path
 
 import optuna
 import pytest
@@ -17,8 +16,6 @@ from legoray.search.cover import every
 from legoray.search.samplers import make_sampler
 from legoray.search.space import Rejected
 from legoray.search.start import start_params
-
-ROOT_SPACES = ("mind_llm", "smoke")
 
 
 def draws(space, count, name="random", seed=0):
@@ -200,13 +197,3 @@ def test_starting_points_as_parameters(tmp_path):
 def test_a_space_can_be_pickled(space):
     again = pickle.loads(pickle.dumps(space))
     assert again.corners() == space.corners()
-
-
-@pytest.mark.parametrize("name", ROOT_SPACES)
-def test_the_spaces_that_come_along_are_valid(name):
-    from legoray.search.space import read_space
-
-    root = Path(__file__).resolve().parents[2]
-    space = read_space(root / "search_spaces" / f"{name}.yaml")
-    assert space.config.name == name
-    assert len(space.corners()) <= 12
