@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from legoray.records import Metrics, TrialRecord
 from legoray.search.display import NAMES, settings
@@ -21,6 +22,7 @@ from legoray.zoo.comparison import read_comparison
 from legoray.zoo.slicetable import GROUPS, slices_in, totals
 from legoray.zoo.verdicts import print_comparison
 
+NAME = 24  # columns of a terminal that a model's name has at least, before it is folded
 WHY = {
     "trials": "all trials are done",
     "epochs": "its epochs are trained",
@@ -131,14 +133,14 @@ def _print_test(console: Console, sweep: Sweep, goal: Goal) -> None:
     title = f"test split of {data_title(sweep.info)}, mean ± standard deviation over seeds:"
     console.print(title, highlight=False, markup=False)
     table = Table()
-    table.add_column("model", no_wrap=True)
-    table.add_column("seeds", justify="right")
+    table.add_column("model", overflow="fold")
+    table.add_column("seeds", justify="right", no_wrap=True)
     ordered = sorted(names, key=lambda n: (n != goal.select, n))
     names = ordered[: _columns_that_fit(console.width, rows)]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for summary in rows:
-        table.add_row(summary.label, str(summary.seeds), *(_cell(summary, n) for n in names))
+        table.add_row(Text(summary.label), str(summary.seeds), *(_cell(summary, n) for n in names))
     for record in baselines:
         values = (f"{record.test[n]:.4f}" if n in record.test else "" for n in names)
         table.add_row(record.label, "", *values, style="dim")
@@ -163,15 +165,25 @@ def _print_slices(console: Console, measured: list[tuple[str, Metrics, str]], go
     if not slices:
         return
     console.print(f"{goal.select} by slice:", highlight=False, markup=False)
+    names = min(max(len(label) for label, _, _ in measured), NAME) + 4
+    fitting = max((console.width - names) // (max(map(len, slices)) + 3), 1)
+    for start in range(0, len(slices), fitting):  # as many tables as the width asks for
+        console.print(_slice_table(measured, slices[start : start + fitting], groups, goal))
+
+
+def _slice_table(
+    measured: list[tuple[str, Metrics, str]], slices: list[str], groups: Metrics, goal: Goal
+) -> Table:
     table = Table()
-    table.add_column("model", no_wrap=True)
+    table.add_column("model", overflow="fold")
     for one in slices:
-        table.add_column(f"{one}\n{groups[f'{GROUPS}/{one}']:,.0f}", justify="right")
+        count = f"{groups[f'{GROUPS}/{one}']:,.0f}"
+        table.add_column(f"{one}\n{count}", justify="right", no_wrap=True)
     for label, metrics, style in measured:
         values = [metrics.get(f"{goal.select}/{one}") for one in slices]
         cells = ("" if value is None else f"{value:.4f}" for value in values)
-        table.add_row(label, *cells, style=style)
-    console.print(table)
+        table.add_row(Text(label), *cells, style=style)
+    return table
 
 
 def told_apart(rows: list[Summary]) -> list[Summary]:
@@ -188,7 +200,7 @@ def told_apart(rows: list[Summary]) -> list[Summary]:
 
 def _columns_that_fit(width: int, rows: list[Summary]) -> int:
     """How many metrics a line holds beside the model's name; the leaderboard has all of them."""
-    name = max([len(row.label) for row in rows] + [len("popularity")])
+    name = min(max([len(row.label) for row in rows] + [len("popularity")]), NAME)
     return max((width - name - 12) // 18, 1)
 
 

@@ -1,12 +1,15 @@
 """What a person sees while the search runs: a live board, or plain lines without a terminal.
 
 It reads the records, so it shows the truth; it is told of every change and drawn twice a second.
+In a log file each training that ends is a line, and each minute in which something happened ends
+with one that says how far the search is.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +26,8 @@ from legoray.search.phases import Goal
 from legoray.search.reuse import taken_text
 from legoray.search.sweep import ENDED, Sweep
 
+MINUTE = 60.0  # seconds between two lines about the whole search in a log file
+NARROW = 72  # columns, below which the board leaves out how long a trial runs
 NAMES = {
     "completed": "completed",
     "pruned": "stopped early",
@@ -51,13 +56,15 @@ class Board:
         """
         self._console, self._sweep, self._goal = console, sweep, goal
         self._trials, self._finals, self._slots = trials, finals, slots
+        self._told: object = None
         self._shown = {r.number for r in sweep.records.values() if r.status in ENDED}
 
     @contextmanager
     def live(self) -> Iterator[None]:
         """Show the board until the block ends."""
         if not self._console.is_terminal:
-            yield
+            with self._told_each_minute():
+                yield
             return
         with Live(
             console=self._console,
@@ -68,6 +75,31 @@ class Board:
             redirect_stderr=False,
         ):
             yield
+
+    @contextmanager
+    def _told_each_minute(self) -> Iterator[None]:
+        """Without a terminal: a line a minute, from a thread of its own."""
+        ended = threading.Event()
+
+        def tell() -> None:
+            while not ended.wait(MINUTE):
+                self.tell()
+
+        thread = threading.Thread(target=tell, name="legoray-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def tell(self) -> None:
+        """Print how far the search is, unless nothing has happened since the last such line."""
+        records = self._sweep.of("search", "final")
+        state = [(r.number, r.status, len(r.epochs)) for r in records]
+        if state != self._told:
+            self._told = state
+            self.say(f"{time.strftime('%H:%M')}  {self.headline()} · {self.best()}")
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -99,10 +131,13 @@ class Board:
 
     def render(self) -> RenderableType:
         """The board as it is now."""
-        rows = Table.grid(padding=(0, 2))
+        rows = Table.grid(padding=(0, 2, 0, 0))
+        narrow = self._console.width < NARROW
+        for place in range(4 if narrow else 5):
+            rows.add_column(no_wrap=True, overflow="ellipsis" if place == 1 else "fold")
         for record in self._sweep.of("search", "final"):
             if record.status == "running":
-                rows.add_row(*self._running(record))
+                rows.add_row(*map(Text, self._running(record)[: 4 if narrow else 5]))
         return Group(Text(self.headline(), style="bold"), Text(self.best()), rows)
 
     def headline(self) -> str:
