@@ -231,10 +231,15 @@ def check(address: Address) -> None:
         UnreachableError: they cannot; it says why.
     """
     probe = address / f".legoray-probe-{os.urandom(6).hex()}"
-    write(probe, b"legoray", patience=0.0)
-    if read(probe, patience=0.0) != b"legoray":
+    try:
+        write(probe, b"legoray", patience=0.0)
+        given = read(probe, patience=0.0)
+        remove(probe)
+    except UnreachableError as error:
+        told = [Problem(str(address), p.message, p.hint) for p in error.problems]
+        raise UnreachableError(*told) from None
+    if given != b"legoray":
         raise UnreachableError(Problem(str(address), "does not give what was written there"))
-    remove(probe)
 
 
 @functools.lru_cache(maxsize=64)

@@ -243,7 +243,7 @@ def test_trouble_is_told_at_once(server, monkeypatch, change, address, said):
         monkeypatch.setenv(name, value)
     with pytest.raises(remote.UnreachableError) as told:
         remote.check(parse(address, ""))
-    assert str(told.value).startswith(f"{address}/.legoray-probe")
+    assert str(told.value).startswith(f"{address}: ")
     assert said in str(told.value)
     remote._filesystem.cache_clear()
 
