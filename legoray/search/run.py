@@ -199,9 +199,11 @@ class Search:
 
         ensure_ray(self.address)
         from legoray.data.load import load_corpus_ray
+        from legoray.search.leftovers import remove_leftovers
         from legoray.search.room import wait_for_nodes
         from legoray.search.scribe import Halt
 
+        remove_leftovers()
         wait_for_nodes(self._say)
         check_nodes(self.sweep.folder)
         corpus = load_corpus_ray(self.prepared.tables)
