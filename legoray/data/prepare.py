@@ -20,42 +20,28 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from legoray.config import DatasetConfig, WrittenSource, build, expand, home, read_dataset
-from legoray.data.attributes import (
-    Source,
-    attach,
-    check_sources,
-    generated,
-    left_out,
-    same_files,
-    source_file,
-    unchanged,
-)
-from legoray.data.files import RawFolder
+from legoray.config import home
+from legoray.data.attributes import attach, same_files, source_file, unchanged
 from legoray.data.fingerprint import hash_parts
 from legoray.data.load import check_files, table_files
-from legoray.data.processors import processor_class
+from legoray.data.plan import Plan, check_text, place_of, plan_of
 from legoray.data.published import deviations, told
 from legoray.data.schema import (
     CLEANED,
     COMPLETED,
-    CONTENT_VERSION,
     SCHEMA_VERSION,
     SPLITS,
     Manifest,
     SourceFile,
     WrittenTable,
 )
-from legoray.data.written import list_written, written_folder
-from legoray.errors import InputError, Problem, unknown
-from legoray.records import digest, read_json, write_json
+from legoray.errors import InputError, Problem
+from legoray.records import read_json, write_json
 from legoray.storage.address import address_of
-from legoray.storage.folders import fetch, names_below, share
+from legoray.storage.folders import share
 from legoray.storage.remote import ensure
-from legoray.yamlfile import Document
 
 if TYPE_CHECKING:
-    from legoray.data.processors.base import Processor, Sources
     from legoray.data.stages import Facts
 
 Say = Callable[[str], None]
@@ -69,21 +55,6 @@ class Prepared:
     tables: Path
     manifest: Manifest
     fresh: bool
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A data set's YAML, understood."""
-
-    config: DatasetConfig
-    document: Document
-    processor: Processor
-    raw: Path
-    sources: Sources
-    config_hash: str
-    tables: Path
-    written: list[Source]
-    coming: str  # an attribute that the YAML may name before anything of it is there
 
 
 def prepare(dataset: Path, *, say: Say, coming: str = "") -> Prepared:
@@ -101,14 +72,14 @@ def prepare(dataset: Path, *, say: Say, coming: str = "") -> Prepared:
     far = address_of(home())
     if far is not None:
         ensure(far)
-    plan = _plan(Path(dataset), coming, say)
+    plan = plan_of(Path(dataset), coming, say)
     found = _existing(plan)
     if found and not _rests(plan.tables):
         return _ready(plan, found, fresh=False, say=say)
     try:
         plan.tables.parent.mkdir(parents=True, exist_ok=True)
         with _lock(plan, say):
-            if _place(plan.config, plan.config_hash, plan.raw, plan.sources) == plan.tables:
+            if place_of(plan.config, plan.config_hash, plan.raw, plan.sources) == plan.tables:
                 found = _existing(plan)
                 _clear(plan.tables)
                 found = found or _renewed(plan, say)
@@ -119,7 +90,7 @@ def prepare(dataset: Path, *, say: Say, coming: str = "") -> Prepared:
     return prepare(dataset, say=say, coming=coming)  # meanwhile another one of this name was made
 
 
-def _ready(plan: _Plan, manifest: Manifest, *, fresh: bool, say: Say) -> Prepared:
+def _ready(plan: Plan, manifest: Manifest, *, fresh: bool, say: Say) -> Prepared:
     """The tables as they are; deviations from what is published are told each time."""
     share(plan.tables, leave=_OWN)
     for line in told(manifest) if fresh or manifest.deviations else ():
@@ -127,7 +98,7 @@ def _ready(plan: _Plan, manifest: Manifest, *, fresh: bool, say: Say) -> Prepare
     return Prepared(plan.tables, manifest, fresh=fresh)
 
 
-def _unusable(plan: _Plan, error: OSError) -> Problem:
+def _unusable(plan: Plan, error: OSError) -> Problem:
     """What the system refused: a raw file, or the folder of the tables."""
     reason = error.strerror or str(error)
     if error.filename and Path(error.filename).is_relative_to(plan.raw):
@@ -136,138 +107,7 @@ def _unusable(plan: _Plan, error: OSError) -> Problem:
     return Problem(where, f"cannot be written: {reason}", "LEGORAY_HOME names the folder")
 
 
-def _plan(dataset: Path, coming: str, say: Say) -> _Plan:
-    config, document = read_dataset(dataset)
-    _fetch_written(config.name)
-    cls = processor_class(config.processor, document.where(("processor",)))
-    options: Any = build(cls.Options, config.options, document, ("options",))
-    raw = RawFolder(_raw_path(config, document), document.where(("path",)), config.get)
-    try:
-        processor = cls(options)
-    except InputError as error:
-        raise InputError(*[_placed(problem, document) for problem in error.problems]) from None
-    if processor.attributes:
-        attached = [name for one in config.attributes for name in one.named()]
-        later = [*attached, *list_written(home(), config.name)]
-        known = [*processor.attributes, *later]
-        _check_text(config.text, known, document, coming)
-    sources = processor.sources(raw) if raw.exists() else {}
-    written = _written(config, document, raw, coming, say) if raw.path.is_dir() else []
-    raw.check()
-    check_sources(written, processor.attributes)
-    content = {
-        "schema": CONTENT_VERSION,
-        "processor": config.processor,
-        "version": cls.version,
-        "name": config.name,
-        "options": options.model_dump(mode="json"),
-        "on_bad_row": config.on_bad_row,
-    }
-    config_hash = digest(content)
-    tables = _place(config, config_hash, raw.path, sources)
-    return _Plan(
-        config, document, processor, raw.path, sources, config_hash, tables, written, coming
-    )
-
-
-def _place(config: DatasetConfig, config_hash: str, raw: Path, sources: Sources) -> Path:
-    """Where the tables lie: a folder of their own where another data set of this name has its own.
-
-    Raw files that were moved or changed are no other data set; files elsewhere of which the tables
-    here are not, while those that they are of are still there, are one.
-    """
-    tables = home() / "tables" / f"{config.name}-{config_hash[:8]}"
-    fetch(tables)
-    try:
-        known = read_json(tables / "manifest.json", Manifest)
-    except InputError:
-        return tables  # there is none; or it is damaged, which is told later
-    if known.raw in ("", str(raw)) or not Path(known.raw).is_dir():
-        return tables
-    same = same_files(known.sources, list(sources.values()), raw)
-    if same is None:
-        tables = tables.with_name(f"{tables.name}-{digest(str(raw), 8)}")
-        fetch(tables)
-    return tables
-
-
-def _fetch_written(name: str) -> None:
-    """What other nodes have written for a data set, where LEGORAY_HOME is an address."""
-    place = home() / "written" / name
-    for attribute in names_below(place):
-        fetch(place / attribute)
-
-
-def _written(
-    config: DatasetConfig, document: Document, raw: RawFolder, coming: str, say: Say
-) -> list[Source]:
-    """The sources of all written attributes: those that the YAML attaches, then generated ones."""
-    found, names, problems = [], list_written(home(), config.name), []
-    asked: dict[str, tuple[WrittenSource, str]] = {}
-    for number, one in enumerate(config.attributes):
-        where = document.where(("attributes", number))
-        if one.file is not None:
-            place = str(expand(one.file, raw.path, where))
-            path = raw.file(place, text=one.is_text(place))
-            found.append(Source(one, where, (path,), raw.path, "attached"))
-        elif one.name in asked:
-            first = asked[one.name][1]
-            problems.append(Problem(where, f"'{one.name}' stands twice", f"first at {first}"))
-        elif one.name not in names:
-            if one.name == coming:
-                continue
-            hint = "`legoray augment` writes them"
-            told = unknown("generated attribute", one.name, names, where)
-            problems.append(Problem(where, told.message, told.hint if names else hint))
-        else:
-            asked[str(one.name)] = (one, where)
-    if problems:
-        raise InputError(*problems)
-    for name in names:
-        one_asked, where = asked.get(name, (None, ""))
-        named = one_asked is not None or name in config.text
-        wanted = named and name != coming  # who writes it looks at what is there
-        folder = written_folder(home(), config.name, name)
-        try:
-            found.append(generated(folder, one_asked, where, wanted=wanted))
-        except InputError as error:
-            if wanted:
-                raise
-            say(left_out(name, error))
-    return found
-
-
-def _raw_path(config: DatasetConfig, document: Document) -> Path:
-    """The raw folder; where its variable is not set, the advice says how to get the files."""
-    try:
-        return expand(config.path, document.path.parent, document.where(("path",)))
-    except InputError as error:
-        if not config.get:
-            raise
-        hints = [Problem(p.where, p.message, f"{p.hint}; {config.get}") for p in error.problems]
-        raise InputError(*hints) from None
-
-
-def _placed(problem: Problem, document: Document) -> Problem:
-    """A problem of the options with the file and line of the key that it names."""
-    where = document.where(tuple(problem.where.split(".")))
-    return Problem(where, problem.message, problem.hint)
-
-
-def _check_text(text: list[str], attributes: list[str], document: Document, coming: str) -> None:
-    """Refuse text attributes that the items do not have."""
-    known = {*attributes, coming}
-    wrong = [(index, name) for index, name in enumerate(text) if name not in known]
-    if wrong:
-        raise InputError(
-            *[
-                unknown("item attribute", name, attributes, document.where(("text", index)))
-                for index, name in wrong
-            ]
-        )
-
-
-def _existing(plan: _Plan) -> Manifest | None:
+def _existing(plan: Plan) -> Manifest | None:
     """The manifest of tables that were made from these very files, with what the YAML adds."""
     manifest = _core(plan)
     if manifest is None or manifest.schema_version != SCHEMA_VERSION:
@@ -276,7 +116,7 @@ def _existing(plan: _Plan) -> Manifest | None:
     return None if written is None else _settled(plan, manifest, written)
 
 
-def _renewed(plan: _Plan, say: Say) -> Manifest | None:
+def _renewed(plan: Plan, say: Say) -> Manifest | None:
     """The same where attributes were written since, or are attached otherwise.
 
     Tables of an earlier version get what it did not write, without a look at the raw files.
@@ -292,7 +132,7 @@ def _renewed(plan: _Plan, say: Say) -> Manifest | None:
     return _settled(plan, manifest, written)
 
 
-def _core(plan: _Plan) -> Manifest | None:
+def _core(plan: Plan) -> Manifest | None:
     """The manifest as it stands, if the raw files and their reading are as they were."""
     path = plan.tables / "manifest.json"
     if not path.exists():
@@ -310,7 +150,7 @@ def _core(plan: _Plan) -> Manifest | None:
     return None if sources is None else manifest.model_copy(update={"sources": sources})
 
 
-def _settled(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]) -> Manifest:
+def _settled(plan: Plan, manifest: Manifest, written: dict[str, WrittenTable]) -> Manifest:
     """The manifest with these written attributes and what the YAML says, on disk where it differs.
 
     It differs from what is on disk at most by what the YAML says, by times, and by these.
@@ -321,14 +161,14 @@ def _settled(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]) 
     return described
 
 
-def _described(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]) -> Manifest:
+def _described(plan: Plan, manifest: Manifest, written: dict[str, WrittenTable]) -> Manifest:
     """What the YAML says of tables without changing their content."""
     config = plan.config
     raw = [name for name in manifest.attributes if name not in manifest.written]
     of_users = [name for name in manifest.user_attributes if name not in manifest.written]
     attributes = raw + [name for name, table in written.items() if table.of == "items"]
     text = config.text or list(plan.processor.default_text) or raw
-    _check_text(text, attributes, plan.document, plan.coming)
+    check_text(text, attributes, plan.document, plan.coming)
     changes: dict[str, Any] = {
         "title": config.title,
         "synthetic": config.synthetic,
@@ -346,7 +186,7 @@ def _described(plan: _Plan, manifest: Manifest, written: dict[str, WrittenTable]
     return manifest.model_copy(update=changes)
 
 
-def _make(plan: _Plan, say: Say) -> Manifest:
+def _make(plan: Plan, say: Say) -> Manifest:
     from legoray.data.badrows import BadRows
     from legoray.data.engine import Engine, pick_engine
     from legoray.data.processors.base import Run
@@ -376,7 +216,7 @@ def _make(plan: _Plan, say: Say) -> Manifest:
     return manifest
 
 
-def _manifest(plan: _Plan, sources: list[SourceFile], facts: Facts, work: Path) -> Manifest:
+def _manifest(plan: Plan, sources: list[SourceFile], facts: Facts, work: Path) -> Manifest:
     tables = ("items", "users", "histories", "interactions", "slices")
     labeled = _labeled(facts)
     content = {"hashes": facts.hashes, "labeled": labeled, "attributes": facts.attributes}
@@ -448,7 +288,7 @@ def _tell(manifest: Manifest, say: Say) -> None:
 
 
 @contextmanager
-def _lock(plan: _Plan, say: Say) -> Iterator[None]:
+def _lock(plan: Plan, say: Say) -> Iterator[None]:
     """One process at a time prepares these tables; the kernel lets go when it dies."""
     with plan.tables.with_name(f".{plan.tables.name}.lock").open("w") as file:
         try:
