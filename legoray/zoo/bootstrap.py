@@ -10,10 +10,14 @@ groups; Wolter 2007, ch. 2), and 10,000 resamples of 100,000 groups take seconds
 *Seeds.* A configuration that was trained on r seeds is the mean over them, and each resample draws
 r - 1 of its seeds with replacement. A draw of r would have only (r - 1) / r of the variance, a
 third too little for three seeds; one of r - 1 has all of it (McCarthy and Snowden 1985; Rao and
-Wu, JASA 83, 1988). With one seed nothing is drawn: what is compared is that one training.
+Wu, JASA 83, 1988). How far seeds lie apart on these very groups is partly chance of the groups,
+which drawing users has in it already: that part is taken out, as two-way clustering does (Cameron,
+Gelbach and Miller, JBES 29, 2011). With one seed nothing is drawn: what is compared is that one
+training.
 
 The replicates' standard deviation is the difference's standard error. Interval and p are those of
-Student's t at Satterthwaite's degrees of freedom, of which a few seeds leave few: quantiles of the
+Student's t, at Satterthwaite's degrees of freedom with the seeds of both models as one estimate,
+which is on the safe side (`benchmarks/comparison.py`). A few seeds leave few: quantiles of the
 replicates would be too narrow there, and for many groups they are the same (Hesterberg, The
 American Statistician 69, 2015). Holm's correction (Scandinavian Journal of Statistics 6, 1979)
 holds the chance of a single false claim among all pairs below the level.
@@ -72,15 +76,16 @@ class Replicates:
         return Gap(difference, difference - reach, difference + reach, p, error, freedom)
 
     def _freedom(self, first: int, second: int, error: float) -> float:
-        """Satterthwaite's, of the users' part of the variance and of either model's seeds."""
-        parts = [
-            (self.seed_variance[m], self.seeds[m] - 1) for m in (first, second) if self.seeds[m] > 1
-        ]
-        rest = max(error**2 - sum(variance for variance, _ in parts), 0.0)
-        parts.append((rest, max(self.users - 1, 1)))
-        total = sum(variance for variance, _ in parts)
-        below = sum(variance**2 / freedom for variance, freedom in parts)
-        return float(total**2 / below) if below else float(max(self.users - 1, 1))
+        """Satterthwaite's, of the users' part of the variance and of the seeds'."""
+        users = float(max(self.users - 1, 1))
+        several = [m for m in (first, second) if self.seeds[m] > 1]
+        if not several or error == 0.0:
+            return users
+        least = min(self.seeds[m] for m in several) - 1
+        seeds = float(sum(self.seed_variance[m] for m in several))
+        rest = max(error**2 - seeds, 0.0)
+        below = seeds**2 / least + rest**2 / users
+        return min(max(error**4 / below, least), users) if below else users
 
     def _least_p(self) -> float:
         """What all users agreeing would have by flipping signs: of four users no claim is made."""
@@ -116,7 +121,7 @@ def resample(
     for model in models:
         size = len(np.atleast_2d(model))
         own = slice(start, start + size)
-        draws.append((drawn[:, own] * _seed_weights(random, size, resamples)).sum(1))
+        draws.append(_over_seeds(drawn[:, own], mean[own], random))
         means.append(mean[own].mean())
         variances.append(mean[own].var(ddof=1) / size if size > 1 else 0.0)
         sizes.append(size)
@@ -125,11 +130,21 @@ def resample(
     return Replicates(np.array(means), np.stack(draws, 1), np.array(variances), tuple(sizes), users)
 
 
-def _seed_weights(random: np.random.Generator, size: int, resamples: int) -> Float:
-    """`[B, S]` shares of the seeds in each resample."""
+def _over_seeds(drawn: Float, mean: Float, random: np.random.Generator) -> Float:
+    """`[B]` replicates of a configuration's mean, of those of its seeds `[B, S]`.
+
+    How seeds differ (`mean [S]`) is drawn anew, without the share that the drawn groups explain.
+    """
+    size = len(mean)
+    center = drawn.mean(1)
     if size == 1:
-        return np.ones((1, 1))
-    return random.multinomial(size - 1, np.full(size, 1 / size), resamples) / (size - 1)
+        return center
+    explained = float((drawn - center[:, None]).var(0, ddof=1).sum()) / (size - 1)
+    spread = float(mean.var(ddof=1))
+    kept = np.sqrt(max(1 - explained / spread, 0.0)) if spread else 0.0
+    counts = random.multinomial(size - 1, np.full(size, 1 / size), len(drawn))
+    found: Float = center + kept * (counts / (size - 1)) @ (mean - mean.mean())
+    return found
 
 
 def _drawn_means(

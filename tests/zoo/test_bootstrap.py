@@ -59,16 +59,34 @@ def test_groups_of_a_user_are_drawn_together():
 
 
 def test_seeds_vary_as_much_as_they_do():
-    """Where groups do not matter, the error is that of Welch's test, whatever the seeds' number."""
+    """Where groups do not matter the error is that of Welch's test, whatever the seeds' number.
+
+    The degrees of freedom are fewer than Welch's, so p is larger and the interval wider.
+    """
     for size in (2, 3, 5):
         seeds = np.random.default_rng(size).normal(0, 0.02, (2, size))
         a, b = (np.repeat(row[:, None], 40, axis=1) for row in seeds)
         found = resample([a, b], np.arange(40), seed=1, resamples=20_000).gap(0, 1)
         welch = stats.ttest_ind(seeds[0], seeds[1], equal_var=False)
-        interval = welch.confidence_interval(0.95)
-        assert found.freedom == pytest.approx(welch.df, rel=0.05)
-        assert found.p == pytest.approx(welch.pvalue, rel=0.1)
-        assert found.low == pytest.approx(interval.low, abs=0.05 * (interval.high - interval.low))
+        assert found.error == pytest.approx(found.difference / welch.statistic, rel=0.02)
+        assert found.freedom == pytest.approx(size - 1, rel=0.05)
+        assert found.p == pytest.approx(
+            2 * stats.t.sf(abs(found.difference) / found.error, size - 1), rel=0.05
+        )
+        assert found.p >= welch.pvalue
+
+
+def test_seeds_that_differ_by_their_groups_alone_add_no_variance():
+    """Then the mean over seeds has the error that its values of groups have."""
+    random = np.random.default_rng(3)
+    base = random.normal(0, 0.1, 2000)
+    ratios = []
+    for _ in range(20):
+        a, b = (base + random.normal(0, 0.1, (3, 2000)) for _ in range(2))
+        found = resample([a, b], np.arange(2000), seed=1, resamples=400).gap(0, 1)
+        plain = np.std(a.mean(0) - b.mean(0), ddof=1) / np.sqrt(2000)
+        ratios.append((found.error / plain) ** 2)
+    assert 0.95 < np.median(ratios) < 1.5
 
 
 def test_many_users_in_bundles_have_the_error_of_single_ones(monkeypatch):
