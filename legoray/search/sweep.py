@@ -34,7 +34,7 @@ from legoray.records import (
 from legoray.search.lock import SweepLock
 from legoray.search.sweepsync import SweepSync, sync_of
 from legoray.storage.folders import fetch, withdraw
-from legoray.train.version import TRAINING
+from legoray.train.version import training_version
 from legoray.yamlfile import Document, dotted, parse_yaml
 
 MAY_DIFFER = ("search.trials", "search.epochs", "search.hours", "search.reuse", "final")
@@ -390,7 +390,7 @@ def git_revision() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    found = {"legoray": legoray.__version__, "training": str(TRAINING)}
+    found = {"legoray": legoray.__version__, "training": training_version()}
     for name in ("torch", "transformers", "peft", "ray", "optuna"):
         try:
             found[name] = version(name)

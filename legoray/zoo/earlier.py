@@ -1,10 +1,11 @@
 """Results of earlier sweeps: found once, taken instead of training the same again.
 
 Two trainings are the same where their key is (`trial_key`: configuration with its epochs and seed,
-data fingerprint, protocol, texts read) and what computes them is: the training's version
-(`legoray.train.version`) and torch, transformers and peft up to their minor version. Hardware and
-the number of workers do not count: numbers then differ by rounding. Parts of one's own
-(`module:Class`) are trained each time, since their code may have changed under the same name.
+data fingerprint, protocol, texts read) and what computes them is: the code that trains and
+measures, to the letter (`legoray.train.version`), and torch, transformers and peft up to their
+minor version. Hardware and the number of workers do not count: numbers then differ by rounding.
+Parts of one's own (`module:Class`) are trained each time, since their code lies elsewhere and may
+have changed under the same name.
 
 Only what ran to its end is taken. What was stopped early would have to be trained further, what
 failed may succeed on another machine.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import tinytrain
 from ray.tune.search import Searcher
 from rich.console import Console
 
+import legoray
 from legoray.config import FinalConfig, TrackingConfig
 from legoray.search.closing import closing
 from legoray.search.display import Board
@@ -20,6 +22,7 @@ from legoray.search.phases import Budget, Goal, Phases
 from legoray.search.reuse import earlier_results, taken_line
 from legoray.search.sweep import open_sweep
 from legoray.train.groupvalues import FILE, GroupValues, Origin, write_values
+from legoray.train.version import digest_of, training_version
 from legoray.zoo.earlier import look_up, own_parts, same_computation
 from legoray.zoo.record import Recorder
 from legoray.zoo.store import connect
@@ -238,3 +241,18 @@ def test_it_is_told_on_the_screen_and_in_mlflow(old, new, store):
     assert tags["reused"] == "yes"
     assert tags["reused_from"] == "tiny, trial 0"
     assert tags["legoray.source_run"] == run
+
+
+def test_any_change_to_the_code_that_computes_is_another_version(tmp_path):
+    package = Path(legoray.__file__).parent
+    assert digest_of(package) == training_version()
+    copied = tmp_path / "legoray"
+    shutil.copytree(package, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    assert digest_of(copied) == training_version()
+    for other in ("search/run.py", "data/processors/mind.py"):
+        with (copied / other).open("a") as file:
+            file.write("# nothing that trains\n")
+    assert digest_of(copied) == training_version()
+    with (copied / "model" / "predictor" / "dot.py").open("a") as file:
+        file.write("# more\n")
+    assert digest_of(copied) != training_version()
