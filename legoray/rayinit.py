@@ -170,3 +170,18 @@ def _refused(address: str, token: str) -> bool:
     except Exception:
         return False
     return False
+
+
+def cluster_text() -> str:
+    """What the cluster has: nodes, CPUs, GPUs and their kinds, memory."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    total = {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU", "memory")}
+    kinds = {
+        name.partition(":")[2] for node in nodes for name in node if "accelerator_type" in name
+    }
+    parts = [f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}", f"{total['CPU']:g} CPUs"]
+    if total["GPU"]:
+        parts.append(f"{total['GPU']:g} GPUs" + (f" ({', '.join(sorted(kinds))})" if kinds else ""))
+    return ", ".join([*parts, f"{total['memory'] / 1e9:.0f} GB for tasks"])

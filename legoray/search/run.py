@@ -195,9 +195,10 @@ class Search:
         """Start Ray and run the search's trials and the finals on it."""
         self._say(self._opening())
         recorder = self.recorder  # a wrong tracking address is found before Ray starts
-        from legoray.rayinit import ensure_ray
+        from legoray.rayinit import cluster_text, ensure_ray
 
         ensure_ray(self.address)
+        self.sweep.set_state(self.sweep.info.state, cluster=cluster_text())
         from legoray.data.load import load_corpus_ray
         from legoray.search.leftovers import remove_leftovers
         from legoray.search.room import wait_for_nodes

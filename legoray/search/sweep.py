@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import subprocess
 import time
@@ -248,6 +249,7 @@ def new_info(space: SpaceLike, tables: Path, manifest: Manifest) -> SweepInfo:
         seed=config.seed,
         git_revision=git_revision(),
         versions=versions(),
+        machine=machine(),
         created=time.time(),
     )
 
@@ -397,3 +399,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def machine() -> str:
+    """What this machine is: system, processors, memory, Python."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {memory:.0f} GB, "
+        f"Python {platform.python_version()}"
+    )

@@ -133,9 +133,9 @@ class Page:
         state = self.facts.tracking
         if state is None or not state.version:
             return []
-        return [
-            f"legoray evaluate models:/{state.register_as}/{state.version} --data <data set>.yaml"
-        ]
+        data = self.facts.settings.get("data")
+        data = data if isinstance(data, str) else "<data set>.yaml"
+        return [f"legoray evaluate models:/{state.register_as}/{state.version} --data {data}"]
 
     def comparison(self) -> str:
         found = tables.compared(self.facts)
