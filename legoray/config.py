@@ -190,7 +190,7 @@ class SchedulerConfig(Strict):
 
     @model_validator(mode="after")
     def _own_settings(self) -> SchedulerConfig:
-        _refuse_strangers(self, SCHEDULER_SETTINGS, "schedulers")
+        _refuse_strangers(self, SCHEDULER_SETTINGS, "scheduler")
         return self
 
 
@@ -234,7 +234,7 @@ class SamplerConfig(Strict):
 
     @model_validator(mode="after")
     def _own_settings(self) -> SamplerConfig:
-        _refuse_strangers(self, SAMPLER_SETTINGS, "samplers")
+        _refuse_strangers(self, SAMPLER_SETTINGS, "sampler")
         return self
 
 
@@ -254,8 +254,9 @@ def _refuse_strangers(
 ) -> None:
     """Refuse a setting that another one of its kind has and the named one has not."""
     for name in sorted(config.model_fields_set - {"name"} - set(known[config.name])):
-        owners = ", ".join(owner for owner, names in known.items() if name in names)
-        raise ValueError(f"`{name}` is a setting of the {kind} {owners}, not of {config.name}")
+        owners = [owner for owner, names in known.items() if name in names]
+        told = f"{kind}{'s' if len(owners) > 1 else ''} {', '.join(owners)}"
+        raise ValueError(f"`{name}` is a setting of the {told}, not of {config.name}")
 
 
 class ObjectiveConfig(Strict):

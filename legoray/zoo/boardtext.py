@@ -17,6 +17,7 @@ from legoray.objectives import COSTS, UNITS, value_text
 from legoray.zoo.board import Board, Row
 
 REASONS = 3  # failures whose reason is told below a board
+SHOWN = ("parameters", "memory")  # costs that have a column in any case
 MEMBER = "*"  # of the Pareto front
 SETTINGS = 26  # characters that the column of settings has at least
 ALWAYS, TIES, TRIAL, SECONDS, STATUS, SIZE, CHOSEN, MORE, MEMORY = range(
@@ -150,19 +151,28 @@ def _columns(board: Board, rows: list[Row]) -> list[Column]:
         Column("ties", [row.ties for row in rows], TIES, right=False),
         *_objective_columns(board, rows),
         Column("seconds", [_seconds(r) for r in rows], SECONDS),
-        Column("parameters (trained)", [_size(r) for r in rows], SIZE),
-        Column("MB", [count_text(r.costs.get("memory_mb")) for r in rows], MEMORY),
+        Column("parameters (trained)", [_size(r) for r in rows], _less(board, "parameters", SIZE)),
+        Column(
+            "MB",
+            [count_text(r.costs.get("memory_mb")) for r in rows],
+            _less(board, "memory", MEMORY),
+        ),
         Column("trial", ["" if r.baseline else str(r.trial) for r in rows], TRIAL),
         Column("status", ["baseline" if r.baseline else r.status for r in rows], STATUS, False),
     ]
     return [column for column in columns if any(column.cells)]
 
 
+def _less(board: Board, name: str, priority: int) -> int:
+    """The priority of a cost's column, which stays where the cost is an objective."""
+    return ALWAYS if any(one.name == name for one in board.objectives) else priority
+
+
 def _objective_columns(board: Board, rows: list[Row]) -> list[Column]:
     """The costs that a search had as objectives, and which models are on its Pareto front."""
     if not board.objectives:
         return []
-    costs = [one for one in board.objectives if one.name in COSTS]
+    costs = [one for one in board.objectives if one.name in COSTS and one.name not in SHOWN]
     columns = [
         Column(one.name, [value_text(one.name, one.value({}, row.costs)) for row in rows])
         for one in costs
