@@ -211,7 +211,7 @@ def _footer(board: Board, top: int) -> list[str]:
         spread = f"mean ± standard deviation over {_either(seeds)} seeds"
         lines.insert(0, f"test: {'one seed' if seeds == {1} else spread}")
     if any(row.ties for row in [*board.rows, *board.baselines]):
-        lines.insert(0, f"ties: rows that share a letter are no different in test {board.select}")
+        lines.insert(0, f"ties: rows that share a letter are a tie in test {board.select}")
     return lines
 
 

@@ -184,7 +184,7 @@ def test_the_leaderboard_has_the_letters(sweep):
     assert {row.label: row.ties for row in rows} == {"a+a+a": "a", "b+b+b": "a", "random": "b"}
     text = to_markdown([board], 20)
     assert "| ties |" in text
-    assert "ties: rows that share a letter are no different in test auc" in text
+    assert "ties: rows that share a letter are a tie in test auc" in text
     screen = Console(file=io.StringIO(), width=100)
     print_board(board, screen, 20)
     assert "ties" in screen.file.getvalue()
