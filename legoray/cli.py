@@ -146,9 +146,10 @@ def report(
     ] = None,
 ) -> None:
     """Write a sweep's report: one HTML page that opens offline. It may still be running."""
-    from legoray.search.report.command import write_report
+    from legoray.search.report.command import write_reports
 
-    say(str(write_report(sweep, html)))
+    for page in write_reports(sweep, html):
+        say(str(page))
 
 
 @app.command()

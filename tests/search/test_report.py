@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from typer.testing import CliRunner
 
 from legoray.cli import app
+from legoray.errors import InputError
 from legoray.search.report.command import write_report
 from legoray.search.report.importance import importances
 from legoray.search.report.progress import matrix, steps
@@ -309,10 +310,13 @@ def test_the_command(sweep, tmp_path):
     other = tmp_path / "other.html"
     assert CliRunner().invoke(app, ["report", str(sweep), "--html", str(other)]).exit_code == 0
     assert other.exists()
-    for words in ([str(tmp_path)], [str(sweep), "--html", str(tmp_path / "no" / "such.html")]):
-        failed = CliRunner().invoke(app, ["report", *words])
-        assert failed.exit_code != 0
-        assert not isinstance(failed.exception, SystemExit | None) or failed.exit_code == 2
+    for words, message in (
+        ([str(tmp_path / "none")], "is not a sweep's folder"),
+        ([str(sweep), "--html", str(tmp_path / "no" / "such.html")], "there is no folder"),
+        ([str(sweep), "--html", str(tmp_path)], "is a folder, a file was expected"),
+    ):
+        with pytest.raises(InputError, match=message):
+            CliRunner().invoke(app, ["report", *words], catch_exceptions=False)
 
 
 @pytest.mark.slow
@@ -322,6 +326,17 @@ def test_every_plot_is_drawn_in_a_real_browser(sweep, tmp_path):
     plots = [names for names in plots if "plot" in names]
     assert len(plots) == PLOTS
     assert all("js-plotly-plot" in names for names in plots)
+
+
+def test_the_command_on_several_data_sets(tmp_path):
+    for name in ("first", "second"):
+        on_disk(tmp_path / "sweeps" / name, sweep_info(data=name), made(0))
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "sweeps")])
+    assert done.exit_code == 0, done.output
+    assert all((tmp_path / "sweeps" / n / "report.html").exists() for n in ("first", "second"))
+    words = ["report", str(tmp_path / "sweeps"), "--html", str(tmp_path / "one.html")]
+    with pytest.raises(InputError, match="reports of 2 data sets"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
 
 
 def test_a_click_sorts_in_a_real_browser(sweep, tmp_path):

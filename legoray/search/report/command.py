@@ -10,6 +10,22 @@ from legoray.pages.write import check_place, write_page
 FILE = "report.html"
 
 
+def write_reports(folder: Path, to: Path | None = None) -> list[Path]:
+    """As `write_report`, of each data set's sweep where the folder holds several.
+
+    Raises:
+        InputError: as there; or one file is asked for several reports.
+    """
+    below = sorted(path.parent for path in folder.glob("*/sweep.json"))
+    if (folder / "sweep.json").is_file() or not below:
+        return [write_report(folder, to)]
+    if to is not None and len(below) > 1:
+        message = f"one file was given for the reports of {len(below)} data sets"
+        known = ", ".join(map(str, below))
+        raise InputError(Problem(f"--html {to}", message, f"name one of {known}"))
+    return [write_report(one, to) for one in below]
+
+
 def write_report(folder: Path, to: Path | None = None) -> Path:
     """Write a sweep's report; it may be running, interrupted, or without a single trial.
 
