@@ -55,15 +55,29 @@ class Cluster:
         self._cpus, self._second_env = cpus, second_env or {}
         self.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.nodes: list[subprocess.Popen[bytes]] = []
+        for _ in range(3):  # on a machine that is too busy a part of the head may give up
+            if self._start_head(gcs, dashboard, client, agent):
+                break
+        else:
+            raise AssertionError((folder / "head.log").read_text()[-2000:])
+        if second:
+            self.join()
+            self.wait_for_nodes(2)
+
+    def _start_head(self, gcs: int, dashboard: int, client: int, agent: int) -> bool:
         self._start(
             "head", "--head", f"--port={gcs}", "--dashboard-host=127.0.0.1",
             f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
             f"--dashboard-agent-listen-port={agent}",
         )  # fmt: skip
-        self.wait_for_nodes(1)
-        if second:
-            self.join()
-            self.wait_for_nodes(2)
+        try:
+            self.wait_for_nodes(1)
+        except AssertionError:
+            if self.nodes[-1].poll() is None:
+                raise
+            self.nodes.pop()
+            return False
+        return True
 
     def join(self) -> None:
         """Start the second node."""
@@ -90,7 +104,7 @@ class Cluster:
     def ray(*words: str) -> list[str]:
         return [sys.executable, "-m", "ray.scripts.scripts", *words]
 
-    def wait_for_nodes(self, count: int, seconds: float = 180.0) -> None:
+    def wait_for_nodes(self, count: int, seconds: float = 300.0) -> None:
         code = (
             "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR');"
             "print(sum(n['Alive'] for n in ray.nodes()))"
@@ -98,6 +112,9 @@ class Cluster:
         end = time.monotonic() + seconds
         seen = ""
         while time.monotonic() < end:
+            if any(node.poll() is not None for node in self.nodes):
+                seen = (self.folder / "head.log").read_text()[-2000:]
+                break
             done = subprocess.run(
                 [sys.executable, "-c", code, self.address],
                 env=self.env, capture_output=True, text=True, check=False,
