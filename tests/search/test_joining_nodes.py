@@ -19,7 +19,7 @@ from legoray.records import read_trials
 from legoray.search.room import Room
 
 HERE = Path(__file__).parent
-EPOCHS, TRIALS = 3, 10
+EPOCHS, TRIALS = 3, 12
 SPACE = f"""\
 name: joining
 data: {HERE.parents[1]}/datasets/mind_sample.yaml
@@ -59,7 +59,7 @@ def test_a_node_that_joins_is_used_and_one_that_dies_is_survived(sample_tables, 
     space.write_text(SPACE)
     paths = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     env = {"PYTHONPATH": paths, "LEGORAY_HOME": str(sample_tables.parents[1])}
-    env |= {"TINY_SLEEP": "0.3", "TINY_HOLD": str(hold)}
+    env |= {"TINY_SLEEP": "0.5", "TINY_HOLD": str(hold)}
     cluster = Cluster(short, second=False, env=env)
     driver = None
     try:
@@ -82,9 +82,7 @@ def test_a_node_that_joins_is_used_and_one_that_dies_is_survived(sample_tables, 
         hold.touch()  # from now on no epoch begins
         assert len(read_trials(sweep)) == 1
         cluster.join()
-        until(
-            lambda found: sum(r.status == "running" for r in found) == 2, "a second trial at once"
-        )
+        until(lambda found: len(training(sweep, found)) == 2, "a second trial that trains")
         hold.unlink()
         until(lambda found: len(ended_on(found)) == 2, "trials that ended on both nodes")
         hold.touch()
@@ -98,6 +96,12 @@ def test_a_node_that_joins_is_used_and_one_that_dies_is_survived(sample_tables, 
             driver.wait()
         cluster.stop()
         shutil.rmtree(short, ignore_errors=True)
+
+
+def training(sweep, found):
+    """The trials that run and whose train function has begun."""
+    begun = {path.parent.name for path in sweep.glob("models/*/events.jsonl")}
+    return [r for r in found if r.status == "running" and r.key in begun]
 
 
 def ended_on(found):
