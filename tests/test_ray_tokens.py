@@ -29,6 +29,7 @@ run(connect)
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mode", ["token", "disabled"])
 def test_who_gets_in(mode, tmp_path):
     short = Path(f"/tmp/lr{uuid.uuid4().hex[:6]}")

@@ -38,6 +38,7 @@ final: {{top: 1, seeds: 1, baselines: [random]}}
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_submitted_sweep_is_stopped_and_goes_on_on_both_nodes(sample_tables, tmp_path):
     short = Path(f"/tmp/lr{uuid.uuid4().hex[:6]}")  # sockets' paths must be short
     short.mkdir()
@@ -73,7 +74,7 @@ def _checkout(folder: Path) -> None:
         (folder / name / "heavy").write_text("this stays here")
 
 
-def _job(cluster: Cluster, *words: str, folder: Path, seconds: int = 600):
+def _job(cluster: Cluster, *words: str, folder: Path, seconds: int = 900):
     command = cluster.ray("job", words[0], "--address", cluster.dashboard, *words[1:])
     return subprocess.run(
         command, env=cluster.env, cwd=folder, capture_output=True, text=True, timeout=seconds,
@@ -89,7 +90,7 @@ def _stopped_job(cluster: Cluster, work: Path, sweep: Path) -> None:
     """`ray job stop` is as Ctrl-C: nothing stays running, and the log says how to go on."""
     done = _job(cluster, *SUBMIT, "first", "--no-wait", *SEARCH, folder=work)
     assert done.returncode == 0, done.stderr[-3000:]
-    end = time.monotonic() + 500
+    end = time.monotonic() + 900
     while not any(r.status == "completed" for r in (read_trials(sweep) if sweep.exists() else ())):
         logs = _job(cluster, "logs", "first", folder=work).stdout
         assert time.monotonic() < end, logs[-3000:]
@@ -160,7 +161,7 @@ def _search_by_address(cluster: Cluster, work: Path, sweep: Path, home: str) -> 
             "--address", cluster.address, "--folder", str(sweep), "--trials", "2",
         ],
         env=cluster.env | {"LEGORAY_HOME": home}, cwd=work,
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     records = read_trials(sweep)
