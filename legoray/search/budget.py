@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from legoray.config import SearchConfig
 from legoray.errors import InputError
-from legoray.search.sweep import Sweep
+from legoray.search.sweep import ENDED, Sweep
 
 KEEP = 5.0  # seconds between two notes of the time spent; a kill loses no more than these
 
@@ -77,6 +77,23 @@ def left(sweep: Sweep, budget: Budget) -> bool:
         return False
     over = budget.over(sweep, sweep.info.spent)
     return not over or (over != "trials" and bool(begun(sweep)))
+
+
+def seconds_left(sweep: Sweep, budget: Budget, slots: int) -> float | None:
+    """How long a search goes on that no number of trials bounds; None where it is not known yet.
+
+    Args:
+        sweep: whose records tell how long an epoch takes.
+        budget: its epochs or hours.
+        slots: trials at once.
+    """
+    found = [budget.hours * 3600 - sweep.info.spent] if budget.hours is not None else []
+    ended = [r for r in sweep.of("search") if r.status in ENDED and "seconds" in r.costs]
+    epochs = sum(len(r.epochs) for r in ended)
+    if budget.epochs is not None and epochs:
+        each = sum(r.costs["seconds"] for r in ended) / epochs
+        found.append((budget.epochs - trained_epochs(sweep)) * each / max(slots, 1))
+    return max(min(found), 0.0) if found else None
 
 
 def _epochs_ahead(sweep: Sweep) -> int:

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from legoray.records import TrialRecord
+from legoray.search.budget import Budget, seconds_left
 from legoray.search.finals import ranked
 from legoray.search.phases import Goal
 from legoray.search.reuse import taken_text
@@ -49,11 +50,13 @@ class Board:
         trials: int | None,
         finals: int,
         slots: int,
+        budget: Budget | None = None,
     ) -> None:
         """A board for `trials` trials of the search and `finals` after it, `slots` at once.
 
-        `trials` is None where the search is not bounded by them.
+        `trials` is None where the search is not bounded by them; `budget` has its other bounds.
         """
+        self._budget = budget
         self._console, self._sweep, self._goal = console, sweep, goal
         self._trials, self._finals, self._slots = trials, finals, slots
         self._told: object = None
@@ -188,16 +191,20 @@ class Board:
             ]
             for phase in ("search", "final")
         }
-        if not lengths["search"] or self._trials is None:
+        if not lengths["search"]:
             return None
         trial = statistics.fmean(lengths["search"])
         final = statistics.fmean(lengths["final"] or [max(lengths["search"])])
         ended = sum(r.status in ENDED for r in self._sweep.of("final"))
-        work = max(self._trials - self._sweep.done(), 0) * trial
+        work = max((self._trials or 0) - self._sweep.done(), 0) * trial
         work += max(self._finals - ended, 0) * final
         running = [r for r in self._sweep.of("search", "final") if r.status == "running"]
         spent = sum(min(time.time() - r.started, trial) for r in running)
-        return max(work - spent, 0.0) / max(self._slots, 1)
+        left = max(work - spent, 0.0) / max(self._slots, 1)
+        bound = seconds_left(self._sweep, self._budget, self._slots) if self._budget else None
+        if self._trials is None:  # epochs or hours end the search, its finals follow
+            return None if bound is None else bound + left
+        return left if bound is None else min(left, bound + self._finals * final)
 
 
 def taken(record: TrialRecord) -> float | None:

@@ -267,6 +267,7 @@ class Search:
             trials=self.budget.trials,
             finals=finals,
             slots=slots,
+            budget=self.budget,
         )
         plan = Plan(
             search=config.search,

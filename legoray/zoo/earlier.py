@@ -202,15 +202,28 @@ def _minor(version: str | None) -> list[str]:
 
 
 def folders_beside(folder: Path) -> list[tuple[Path, SweepInfo]]:
-    """The sweeps whose folders lie beside a sweep's; one that cannot be read is passed over."""
+    """The sweeps whose folders lie beside a sweep's; one that cannot be read is passed over.
+
+    A search on several data sets has its sweeps one folder deeper.
+    """
     found = []
-    for file in sorted(folder.parent.glob("*/sweep.json")):
+    above = folder.parent.parent if _of_several(folder) else folder.parent
+    for file in sorted([*above.glob("*/sweep.json"), *above.glob("*/*/sweep.json")]):
         if file.parent != folder:
             try:
                 found.append((file.parent, read_json(file, SweepInfo)))
             except InputError:
                 continue
     return found
+
+
+def _of_several(folder: Path) -> bool:
+    """Whether a sweep is one of several on unlike data: `<name>/<data>`, called `<name>-<data>`."""
+    try:
+        info = read_json(folder / "sweep.json", SweepInfo)
+    except InputError:
+        return False
+    return folder.name == info.data and info.name.endswith(f"-{info.data}")
 
 
 def _beside(sweep: SweepInfo, folder: Path) -> Iterable[_InFolder]:

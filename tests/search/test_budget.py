@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import tinytrain
 from ray.tune.search import Searcher
+from rich.console import Console
 
 from legoray.config import SearchConfig
 from legoray.errors import InputError
 from legoray.search import budget as budgets
 from legoray.search.budget import Budget, Clock, budget_of, left
+from legoray.search.display import Board
 from legoray.search.phases import Goal, Phases
 from legoray.search.sweep import Sweep, open_sweep
 
@@ -133,3 +137,20 @@ def test_another_budget_is_no_other_sweep(tmp_path):
     opened(tmp_path, more).close()
     with pytest.raises(InputError, match="search: has changed"):
         opened(tmp_path, more.replace("{epochs", "{concurrent: 2, epochs"))
+
+
+def test_the_time_that_is_left(sweep):
+    searcher, _ = phases(sweep, Budget(epochs=9))
+    assert budgets.seconds_left(sweep, Budget(epochs=9), 1) is None
+    assert budgets.seconds_left(sweep, Budget(hours=1.0), 1) == 3600.0
+    train(sweep, searcher, "a", searcher.suggest("a")["number"], 3)
+    sweep.change(0, costs={"seconds": 30.0})
+    assert budgets.seconds_left(sweep, Budget(epochs=9), 2) == 30.0, "6 epochs of 10 s, two at once"
+    sweep.set_state("searching", spent=3590.0)
+    assert budgets.seconds_left(sweep, Budget(epochs=9, hours=1.0), 2) == 10.0
+    board = Board(
+        Console(file=io.StringIO()), sweep, goal=GOAL, trials=None, finals=0, slots=2,
+        budget=Budget(epochs=9),
+    )  # fmt: skip
+    assert board.headline().startswith("1 trials done")
+    assert "about 30 s left" in board.headline()

@@ -44,7 +44,8 @@ def write_report(folder: Path, to: Path | None = None) -> Path:
 
     if not (folder / "sweep.json").is_file():
         hint = "a folder such as sweeps/<name>, with a sweep.json"
-        known = sorted(str(path.parent) for path in Path("sweeps").glob("*/sweep.json"))
+        found = [*Path("sweeps").glob("*/sweep.json"), *folder.glob("*/sweep.json")]
+        known = sorted(str(path.parent) for path in found)
         hint = f"there are: {', '.join(known[:8])}" if known else hint
         raise InputError(Problem(str(folder), "is not a sweep's folder", hint))
     place = to or folder / FILE
