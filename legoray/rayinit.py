@@ -28,10 +28,6 @@ QUIET = {
     "RAY_AUTH_MODE": "disabled",
 }
 
-# A Ray of our own ends with this process, however it ends; its agents would look for it for a
-# minute longer. On a cluster the head may come back, and Ray's own patience counts.
-LOCAL = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
-
 
 def quiet_environment() -> None:
     """Set the variables that keep Ray quiet, without importing it."""
@@ -58,8 +54,6 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     local = address is None or address == "local"
-    for name, value in LOCAL.items() if local else ():
-        os.environ.setdefault(name, value)
     if address and not local:
         _knock(address)
         _check_token(address)

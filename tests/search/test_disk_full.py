@@ -13,7 +13,7 @@ import pytest
 from legoray.records import SweepInfo, read_json, read_trials
 
 ROOT = Path(__file__).parents[2]
-TRIALS, EPOCHS = 3, 3
+TRIALS, EPOCHS = 2, 2
 SPACE = f"""\
 name: full
 data: {ROOT}/datasets/mind_sample.yaml
@@ -28,7 +28,7 @@ evaluate: {{metrics: [auc], select: auc}}
 search:
   {{trials: {TRIALS}, trainer: local, concurrent: 1, sampler: {{name: random}},
     scheduler: {{name: none}}}}
-final: {{top: 1, seeds: 1, baselines: []}}
+final: {{top: 0, baselines: []}}
 tracking: {{uri: "sqlite:///{{folder}}/mlflow.db"}}
 """
 
@@ -88,18 +88,17 @@ def assert_told(done: subprocess.CompletedProcess[str], *words: str) -> None:
 def assert_whole(done: subprocess.CompletedProcess[str], sweep: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     records = read_trials(sweep)
-    assert [r.phase for r in records] == ["search"] * TRIALS + ["final"]
+    assert [r.phase for r in records] == ["search"] * TRIALS
     assert {r.status for r in records} == {"completed"}
-    assert len({r.key for r in records}) == TRIALS + 1
+    assert len({r.key for r in records}) == TRIALS
     assert all([e["epoch"] for e in r.epochs] == list(range(1, EPOCHS + 1)) for r in records)
     assert read_json(sweep / "sweep.json", SweepInfo).state == "finished"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kib", [1200, 2600])
-def test_the_sweep_s_disk_is_full(sample_tables, tmp_path, disk, kib):
-    """In the first trial, and after some: a checkpoint of this model takes 1.5 MB."""
-    small = disk(kib)
+def test_the_sweep_s_disk_is_full(sample_tables, tmp_path, disk):
+    """In its second epoch: a checkpoint takes 1.5 MB, and the old one stays until it is written."""
+    small = disk(3000)
     sweep, home = small.place / "sweep", {"LEGORAY_HOME": str(sample_tables.parents[1])}
     done = search(tmp_path, sweep, **home)
     assert_told(done, "No space left on device", "free some space")

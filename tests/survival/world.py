@@ -47,6 +47,7 @@ class World:
         self.env = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_TMPDIR")}
         self.env |= {**QUIET, MARK: mark, "LEGORAY_HOME": str(home), "OMP_NUM_THREADS": "1"}
         self.env["PYTHONPATH"] = os.pathsep.join(map(str, (HERE, HERE.parent, ROOT)))
+        self.env["RAY_worker_niceness"] = "0"  # or a busy machine lets no worker train
         self.env |= {"RAY_TMPDIR": str(short / "own"), "HF_HUB_OFFLINE": "1"}
         (short / "own").mkdir(parents=True, exist_ok=True)
         self.mlflow = MlflowServer(folder / "mlflow", free_ports(1)[0], self.env)
