@@ -104,6 +104,8 @@ def _unusable(plan: Plan, error: OSError) -> Problem:
     if error.filename and Path(error.filename).is_relative_to(plan.raw):
         return Problem(str(error.filename), f"cannot be read: {reason}")
     where = str(error.filename or plan.tables.parent)
+    if " requested and " in reason:  # numpy wrote less than it was given, and says no more
+        reason = f"No space left on device ({reason})"
     return Problem(where, f"cannot be written: {reason}", "LEGORAY_HOME names the folder")
 
 

@@ -30,7 +30,13 @@ from legoray.train.parallel import FirstFailed
 POLL = 5.0  # seconds a worker waits for a job before it looks again
 LAST_WORD = 30.0  # seconds for which an outcome is offered that nobody knows to be waited for
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-DISK_WORDS = ("No space left on device", "Disk quota exceeded", "code: 28", "code: 122")
+DISK_WORDS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "code: 28",
+    "code: 122",
+    " requested and ",  # numpy wrote less than it was given
+)
 PEER_WORDS = ("gloo", "Connection closed by peer", "Connection reset by peer")
 TrainFunction = Callable[[Job, Runtime, Report], Outcome]
 

@@ -80,9 +80,11 @@ def search(tmp_path, sweep: Path, **env: str) -> subprocess.CompletedProcess[str
 def assert_told(done: subprocess.CompletedProcess[str], *words: str) -> None:
     said = done.stdout + done.stderr
     assert done.returncode == 2, said
-    assert "Traceback" not in said
+    assert "legoray/cli.py" not in said, "a traceback"
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("error: ")
     for word in words:
-        assert word in said
+        assert word in last
 
 
 def assert_whole(done: subprocess.CompletedProcess[str], sweep: Path) -> None:

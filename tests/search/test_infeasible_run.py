@@ -57,7 +57,7 @@ def search(cluster, sample_tables, tmp_path, monkeypatch):  # noqa: F811
 def test_too_little_memory_halves_the_micro_batch_and_then_is_infeasible(search):
     """Of 2,048 samples at once the process has no room; of a model of 8,192 dimensions neither."""
     code, records, rows = search(
-        hidden="{choice: [512, 8192]}", batch=2048, more="learning_rate: 1e-3"
+        hidden="{choice: [1024, 8192]}", batch=2048, more="learning_rate: 1e-3"
     )
     small, large = sorted(records, key=lambda r: r.config["model"]["hidden_size"])
     assert code == 0
@@ -68,7 +68,7 @@ def test_too_little_memory_halves_the_micro_batch_and_then_is_infeasible(search)
     assert "out of memory" in large.reason
     assert not (search.folder / "models" / large.key / "last").exists()
     told = {row.params["model/hidden_size"]: row for row in rows}
-    assert told[512].state == TrialState.COMPLETE
+    assert told[1024].state == TrialState.COMPLETE
     assert told[8192].state == TrialState.FAIL
     assert told[8192].user_attrs["outcome"] == "infeasible"
 
