@@ -166,8 +166,9 @@ class Page:
         notes = [
             f"Ranked by validation {self.facts.select}. What was stopped early stands below what "
             "ran to its end. A click on a head sorts.",
-            "Test: mean ± standard deviation over the seeds of the final trainings.",
         ]
+        if self.facts.summaries:
+            notes.append("Test: mean ± standard deviation over the seeds of the final trainings.")
         box = f'<div class="tall leaderboard">{inner}</div>'
         return blocks.card("Leaderboard", box, key="leaderboard", wide=True,
                            notes=blocks.notes_of(notes))  # fmt: skip

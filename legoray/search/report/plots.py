@@ -73,6 +73,8 @@ def by_trial(facts: Facts, done: Sequence[Step]) -> go.Figure | None:
     figure = figure_of(traces, "trial", f"validation {facts.select}", height=400,
                        hovermode="closest")  # fmt: skip
     figure.update_layout(yaxis={"rangemode": "normal", "range": [low, high]})
+    last = max(step.record.number for step in done)
+    figure.update_layout(xaxis={"dtick": max(1, 5 * round(last / 50))})  # no half trials
     return figure
 
 
