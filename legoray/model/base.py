@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -80,10 +81,20 @@ class UserState:
     penalty: Tensor | None = None
 
     def select(self, rows: Tensor) -> UserState:
-        """The states of some rows, for scoring cached users."""
+        """The states of some rows `[n]`."""
         return UserState(
-            self.kind, self.values[rows], None if self.mask is None else self.mask[rows]
+            self.kind,
+            self.values.index_select(0, rows),
+            None if self.mask is None else self.mask[rows],
+            None if self.penalty is None else self.penalty[rows],
         )
+
+
+def joined_states(states: Sequence[UserState]) -> UserState:
+    """The states of several groups of users, one group after another; no sequences."""
+    penalties = [state.penalty for state in states if state.penalty is not None]
+    values = torch.cat([state.values for state in states])
+    return UserState(states[0].kind, values, penalty=torch.cat(penalties) if penalties else None)
 
 
 class ContentOperator(nn.Module, ABC):

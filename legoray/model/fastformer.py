@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from legoray.model.layers import MLP, dense, masked_softmax, zero_masked
+from legoray.model.layers import MLP, Dropout, dense, masked_softmax, zero_masked
 
 
 class FastformerLayers(nn.Module):
@@ -61,7 +61,7 @@ class FastformerLayer(nn.Module):
         )
         self.attend_norm = nn.LayerNorm(size)
         self.feed_norm = nn.LayerNorm(size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         """`y = x + A(LN(x))`, `y + F(LN(y))`: `[N, L, size]` and `[N, L]` to `[N, L, size]`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ from legoray.model.base import (
     PartConfig,
     Shape,
     UserState,
+    joined_states,
 )
+from legoray.model.blocks import blocks_of, last_places
 from legoray.model.compose import check
 from legoray.model.inputs import Inputs, Recipes
 from legoray.model.registry import parse_part
@@ -74,13 +77,32 @@ class Recommender(nn.Module):
         The penalty has one value per sample, to be added to its loss.
         """
         table = F.pad(self.encode_items(batch.items), (0, 0, 1, 0))  # row 0: padding
-        # an embedding lookup, because its backward is faster than indexing's, and deterministic
-        vectors = F.embedding(batch.history, table)
-        history = History(
-            vectors, batch.history > 0, batch.users, batch.history_items, batch.history
-        )
-        user = self.encode_users(history)
-        return self._scored(user, F.embedding(batch.candidates, table), batch.fields)
+        candidates = F.embedding(batch.candidates, table)
+        return self._scored(self._users(batch, table), candidates, batch.fields)
+
+    def _users(self, batch: Batch, table: Tensor) -> UserState:
+        """The states of a batch's users, those with histories of like length together."""
+        present = batch.history > 0
+        if self.behavior.produces == "sequence" or self.behavior.looks_at_candidates:
+            everyone = torch.arange(len(present), device=present.device)
+            return next(self._states(batch, table, [(everyone, present.shape[1])]))
+        blocks, back = blocks_of(last_places(present))
+        return joined_states(list(self._states(batch, table, blocks))).select(back)
+
+    def _states(
+        self, batch: Batch, table: Tensor, blocks: Sequence[tuple[Tensor, int]]
+    ) -> Iterator[UserState]:
+        """Of the users of each block; one lookup for all, whose gradient is as large as the table.
+
+        A lookup's backward is faster than indexing's, and deterministic.
+        """
+        items = [batch.history[rows, :width] for rows, width in blocks]
+        flat = F.embedding(torch.cat([own.flatten() for own in items]), table)
+        vectors = flat.split([own.numel() for own in items])
+        for (rows, _), own, found in zip(blocks, items, vectors, strict=True):
+            users = None if batch.users is None else batch.users[rows]
+            seen = found.view(*own.shape, -1)
+            yield self.encode_users(History(seen, own > 0, users, batch.history_items, own))
 
     def _scored(
         self, user: UserState, candidates: Tensor, fields: Tensor | None

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from legoray.model.layers import MLP, Activation, dense, embedding, joined_heads, zero_masked
+from legoray.model.layers import (
+    MLP,
+    Activation,
+    Dropout,
+    dense,
+    embedding,
+    joined_heads,
+    zero_masked,
+)
 
 POSITION_SCALE = 0.1  # small beside the words' or items' own vectors
 
@@ -87,7 +95,7 @@ class TransformerLayer(nn.Module):
         )
         self.attend_norm = nn.LayerNorm(size)
         self.feed_norm = nn.LayerNorm(size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, values: Tensor, allowed: Tensor) -> Tensor:
         """`y = x + A(LN(x))`, `y + F(LN(y))` (SASRec, section III-C), or `y = LN(x + A(x))`,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from legoray.config import Positive, Share
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import AdditiveAttention
+from legoray.model.layers import AdditiveAttention, Dropout
 
 
 class AdditiveConfig(PartConfig):
@@ -27,7 +27,7 @@ class AdditiveOperator(BehaviorOperator):
 
     def __init__(self, config: AdditiveConfig, shape: Shape) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.pool = AdditiveAttention(shape.hidden_size, config.attention_size)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:

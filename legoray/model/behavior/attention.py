@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from legoray.config import Positive, Share
 from legoray.model.base import (
@@ -15,7 +15,7 @@ from legoray.model.base import (
     UserKind,
     UserState,
 )
-from legoray.model.layers import AdditiveAttention, SelfAttention, heads_problems
+from legoray.model.layers import AdditiveAttention, Dropout, SelfAttention, heads_problems
 
 
 class AttentionConfig(PartConfig):
@@ -37,7 +37,7 @@ class AttentionOperator(BehaviorOperator):
         super().__init__()
         size = shape.hidden_size
         self.mix = SelfAttention(size=size, output_size=size, heads=config.heads)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.pool = AdditiveAttention(size, config.attention_size)
 
     @classmethod

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from legoray.config import Positive, Share
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
 from legoray.model.behavior.gru import compact
-from legoray.model.layers import convolution, dense, zero_masked
+from legoray.model.layers import Dropout, convolution, dense, zero_masked
 
 
 class CnnConfig(PartConfig):
@@ -42,7 +42,7 @@ class CnnOperator(BehaviorOperator):
             convolution(size, config.horizontal, height) for height in heights
         )
         self.vertical = dense(config.length, config.vertical, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.project = dense(config.horizontal * len(heights) + config.vertical * size, size)
 
     @classmethod

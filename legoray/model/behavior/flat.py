@@ -12,12 +12,11 @@ from torch.nn import functional as F
 from legoray.config import Positive
 from legoray.model.base import History, Shape
 from legoray.model.behavior.order import POSITION_SCALE, ages
+from legoray.model.blocks import in_blocks
 from legoray.model.content.text import TextConfig, word_embedding
 from legoray.model.fastformer import FastformerLayers
 from legoray.model.layers import AdditiveAttention, dense, embedding, zero_masked
 from legoray.model.transformer import TransformerLayers
-
-_BUCKETS = 4  # groups of users with about as many tokens
 
 
 class FlatConfig(TextConfig):
@@ -69,16 +68,13 @@ class FlatHistory(nn.Module):
             `[B, D]`; zeros for users without any token.
         """
         *parts, count = flatten(history)
-        ends, order = count.clamp(min=1).sort(stable=True)
-        rows = order.tensor_split(min(_BUCKETS, len(order)))
-        longest = torch.stack([own[-1] for own in ends.tensor_split(len(rows))]).tolist()
-        encoded = []
-        for own, width in zip(rows, longest, strict=True):
+
+        def encode(own: Tensor, width: int) -> Tensor:
             ids, places, age = (part[own, :width] for part in parts)
             mask = torch.arange(width, device=count.device) < count[own, None]
-            mixed = self.mix(self._values(ids, places, age, mask), mask)
-            encoded.append(self.pool(mixed, mask))
-        return torch.cat(encoded)[torch.argsort(order)]
+            return self.pool(self.mix(self._values(ids, places, age, mask), mask), mask)
+
+        return in_blocks(encode, count)
 
     def _values(self, ids: Tensor, places: Tensor, age: Tensor, mask: Tensor) -> Tensor:
         words = self.project(self.embed(ids, mask))

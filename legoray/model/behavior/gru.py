@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from legoray.config import Share
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import last_of, zero_masked
+from legoray.model.layers import Dropout, last_of, zero_masked
 
 
 class GruConfig(PartConfig):
@@ -27,7 +27,7 @@ class GruOperator(BehaviorOperator):
 
     def __init__(self, config: GruConfig, shape: Shape) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.gru = nn.GRU(shape.hidden_size, shape.hidden_size, batch_first=True)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:

@@ -12,7 +12,7 @@ from legoray.config import Share
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
 from legoray.model.behavior.gru import compact
 from legoray.model.behavior.users import UserEmbedding
-from legoray.model.layers import last_of, zero_masked
+from legoray.model.layers import Dropout, last_of, zero_masked
 
 
 class LsturConfig(PartConfig):
@@ -40,7 +40,7 @@ class LsturOperator(BehaviorOperator):
         user_size = size // 2 if self.concat else size
         state_size = size - user_size if self.concat else size
         self.users = UserEmbedding(shape, user_size, config.mask_rate)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.gru = nn.GRU(size, state_size, batch_first=True)
 
     @classmethod

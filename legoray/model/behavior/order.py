@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from legoray.model.base import History, Shape
-from legoray.model.layers import embedding, zero_masked
+from legoray.model.layers import Dropout, embedding, zero_masked
 
 POSITION_SCALE = 0.1  # below the items' own spread, so that what an item is comes first
 
@@ -24,7 +24,7 @@ class PlacedItems(nn.Module):
     def __init__(self, shape: Shape, dropout: float) -> None:
         super().__init__()
         self.table = embedding(shape.max_history + 1, shape.hidden_size, POSITION_SCALE)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, history: History) -> Tensor:
         """`h_i + p_age(i)`: `[B, H, D]`, zeros under the mask.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from legoray.config import Positive, Share
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
 from legoray.model.behavior.users import UserEmbedding
-from legoray.model.layers import dense, masked_softmax, zero_masked
+from legoray.model.layers import Dropout, dense, masked_softmax, zero_masked
 
 _FIRST_BIAS = 0.1  # at zero, a query made of the bias alone could not start to learn
 
@@ -39,7 +39,7 @@ class PersonalisedOperator(BehaviorOperator):
         self.query = dense(config.user_size, config.query_size)
         nn.init.constant_(self.query.bias, _FIRST_BIAS)
         self.project = dense(config.query_size, shape.hidden_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, history: History, candidates: Tensor | None = None) -> UserState:
         """`u = sum_i a_i h_i`, `a = softmax(h_i . tanh(W q + w))`, `q = ReLU(V e_u + v)`.

@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from legoray.config import Positive, Share
 from legoray.model.base import BehaviorOperator, History, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import dense, masked_softmax, zero_masked
+from legoray.model.layers import Dropout, dense, masked_softmax, zero_masked
 
 
 class PolyAttentionConfig(PartConfig):
@@ -35,7 +35,7 @@ class PolyAttentionOperator(BehaviorOperator):
     def __init__(self, config: PolyAttentionConfig, shape: Shape) -> None:
         super().__init__()
         self.disagreement = config.disagreement
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.project = dense(shape.hidden_size, config.code_size, bias=False)
         self.codes = dense(config.code_size, config.interests, bias=False)
 

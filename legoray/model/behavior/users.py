@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from legoray.model.base import History, Shape
-from legoray.model.layers import embedding, zero_masked
+from legoray.model.layers import RowTable, zero_masked
 
 USER_SCALE = 0.1  # a user is a correction of what the history says, at first
 
@@ -16,7 +16,7 @@ class UserEmbedding(nn.Module):
 
     def __init__(self, shape: Shape, size: int, mask_rate: float) -> None:
         super().__init__()
-        self.table = embedding(shape.user_count, size, USER_SCALE)
+        self.table = RowTable(shape.user_count, size, USER_SCALE)
         self.mask_rate = mask_rate
 
     def forward(self, history: History) -> Tensor:

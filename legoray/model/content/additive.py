@@ -49,7 +49,7 @@ class AdditiveOperator(ContentOperator):
 
         N items' tokens to `[N, D]`; without W and b where embeddings are D wide.
         """
-        return by_length(self._encode, inputs)
+        return by_length(self.embed, self._encode, inputs)
 
-    def _encode(self, inputs: Tokens) -> Tensor:
-        return self.project(self.pool(self.embed(inputs.ids, inputs.mask), inputs.mask))
+    def _encode(self, embedded: Tensor, inputs: Tokens) -> Tensor:
+        return self.project(self.pool(embedded, inputs.mask))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
-from legoray.model.layers import AdditiveAttention, SelfAttention, heads_problems
+from legoray.model.layers import AdditiveAttention, Dropout, SelfAttention, heads_problems
 
 
 class AttentionConfig(TextConfig):
@@ -31,7 +31,7 @@ class AttentionOperator(ContentOperator):
         size = shape.hidden_size
         self.embed = word_embedding(config, shape)
         self.mix = SelfAttention(size=config.embedding_size, output_size=size, heads=config.heads)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.pool = AdditiveAttention(size, config.attention_size)
 
     @classmethod
@@ -53,9 +53,8 @@ class AttentionOperator(ContentOperator):
 
         N items' tokens to `[N, D]`; the heads' outputs, joined, are D wide.
         """
-        return by_length(self._encode, inputs)
+        return by_length(self.embed, self._encode, inputs)
 
-    def _encode(self, inputs: Tokens) -> Tensor:
-        embedded = self.embed(inputs.ids, inputs.mask)
+    def _encode(self, embedded: Tensor, inputs: Tokens) -> Tensor:
         mixed = self.dropout(self.mix(embedded, inputs.mask))
         return self.pool(mixed, inputs.mask)

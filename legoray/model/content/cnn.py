@@ -11,7 +11,7 @@ from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
-from legoray.model.layers import AdditiveAttention, convolution, dense
+from legoray.model.layers import AdditiveAttention, Dropout, convolution, dense
 
 
 class CnnConfig(TextConfig):
@@ -35,7 +35,7 @@ class CnnOperator(ContentOperator):
         self.embed = word_embedding(config, shape)
         width = config.kernel_size
         self.convolve = convolution(config.embedding_size, filters, width, width // 2)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.pool = AdditiveAttention(filters, config.attention_size)
         self.project: nn.Module = nn.Identity() if same else dense(filters, shape.hidden_size)
 
@@ -53,10 +53,9 @@ class CnnOperator(ContentOperator):
 
         N items' tokens to `[N, D]`. Beyond a text's ends the convolution reads zeros.
         """
-        return by_length(self._encode, inputs)
+        return by_length(self.embed, self._encode, inputs)
 
-    def _encode(self, inputs: Tokens) -> Tensor:
-        embedded = self.embed(inputs.ids, inputs.mask)
+    def _encode(self, embedded: Tensor, inputs: Tokens) -> Tensor:
         convolved = self.convolve(embedded.transpose(1, 2)).transpose(1, 2)
         contexts = torch.relu(convolved[:, -embedded.shape[1] :])  # an even kernel gives one more
         return self.project(self.pool(self.dropout(contexts), inputs.mask))

@@ -12,7 +12,7 @@ from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
-from legoray.model.layers import AdditiveAttention, convolution, dense
+from legoray.model.layers import AdditiveAttention, Dropout, convolution, dense
 
 
 class CnnConcatConfig(TextConfig):
@@ -41,7 +41,7 @@ class CnnConcatOperator(ContentOperator):
         self.convolve = nn.ModuleList(
             convolution(config.embedding_size, filters, width, width // 2) for _ in attributes
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.pool = nn.ModuleList(
             AdditiveAttention(filters, config.attention_size) for _ in attributes
         )
@@ -63,7 +63,7 @@ class CnnConcatOperator(ContentOperator):
         attribute without text is zeros.
         """
         views = [
-            by_length(partial(self._encode, number), self._attribute(inputs, number))
+            by_length(self.embed, partial(self._encode, number), self._attribute(inputs, number))
             for number in range(len(self.convolve))
         ]
         return self.project(torch.cat(views, dim=-1))
@@ -76,8 +76,7 @@ class CnnConcatOperator(ContentOperator):
             inputs.ids.gather(1, front), own.gather(1, front), inputs.attribute.gather(1, front)
         )
 
-    def _encode(self, number: int, inputs: Tokens) -> Tensor:
-        embedded = self.embed(inputs.ids, inputs.mask)
+    def _encode(self, number: int, embedded: Tensor, inputs: Tokens) -> Tensor:
         convolved = self.convolve[number](embedded.transpose(1, 2)).transpose(1, 2)
         contexts = torch.relu(convolved[:, -embedded.shape[1] :])  # an even kernel gives one more
         return self.pool[number](self.dropout(contexts), inputs.mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +13,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from legoray.config import OrWord, Strict, expand
+from legoray.data.recipes import Tokens
 from legoray.data.tokenization import PADDING, UNKNOWN
 from legoray.data.wordfile import GLOVE, Found, read_vectors
 from legoray.errors import InputError, Problem, nearest
-from legoray.model.layers import WORD_SCALE, dense, embedding, zero_masked
+from legoray.model.layers import WORD_SCALE, Dropout, dense, embedding, zero_masked
 
 LEAST = 0.01  # share of a vocabulary that must be known
 _SHORT: dict[str, dict[str, Any]] = {"random": {}, GLOVE: {"file": GLOVE}}
@@ -81,12 +83,25 @@ class WordEmbedding(nn.Module):
         self.table = embedding(vocabulary, size, WORD_SCALE)
         self.table.weight.requires_grad_(not start.frozen)
         self.project: nn.Module = nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.register_load_state_dict_pre_hook(_widen)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """`P e_t`: `ids [N, L]`, `mask [N, L]` to `[N, L, size]`; P only where widths differ."""
-        return zero_masked(self.dropout(self.project(self.table(ids.masked_fill(~mask, 0)))), mask)
+        return self._finish(self.table(ids.masked_fill(~mask, 0)), mask)
+
+    def parts(self, parts: Sequence[Tokens]) -> Iterator[Tensor]:
+        """The vectors `[n, L, size]` of several groups of items.
+
+        All of them come from one lookup, because the gradient of each is as large as the table.
+        """
+        flat = torch.cat([part.ids.masked_fill(~part.mask, 0).flatten() for part in parts])
+        found = self.table(flat).split([part.ids.numel() for part in parts])
+        for part, rows in zip(parts, found, strict=True):
+            yield self._finish(rows.view(*part.ids.shape, -1), part.mask)
+
+    def _finish(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        return zero_masked(self.dropout(self.project(vectors)), mask)
 
     def start_from(self, features: Any) -> None:
         """Take the vectors of the words that `features` (`TokenFeatures`) have.

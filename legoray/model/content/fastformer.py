@@ -70,9 +70,9 @@ class FastformerOperator(ContentOperator):
         N items' tokens to `[N, D]`, zeros without any word; W is there where embeddings are not D
         wide.
         """
-        return by_length(self._encode, inputs)
+        return by_length(self.embed, self._encode, inputs)
 
-    def _encode(self, inputs: Tokens) -> Tensor:
-        words = self.enter(self.embed(inputs.ids, inputs.mask))
+    def _encode(self, embedded: Tensor, inputs: Tokens) -> Tensor:
+        words = self.enter(embedded)
         contexts = self.layers(self.positions(words, inputs.mask), inputs.mask)
         return self.pool(contexts, inputs.mask)

@@ -11,7 +11,7 @@ from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
-from legoray.model.layers import AdditiveAttention, last_of
+from legoray.model.layers import AdditiveAttention, Dropout, last_of
 
 
 class GruConfig(TextConfig):
@@ -33,7 +33,7 @@ class GruOperator(ContentOperator):
         self.embed = word_embedding(config, shape)
         self.gru = nn.GRU(config.embedding_size, size, batch_first=True)
         nn.init.xavier_uniform_(self.gru.get_parameter("weight_ih_l0"))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         additive = config.pool == "additive"
         self.pool = AdditiveAttention(size, config.attention_size) if additive else None
 
@@ -52,11 +52,11 @@ class GruOperator(ContentOperator):
         N items' tokens to `[N, D]` (Cho et al., with the reset gate inside as torch has it);
         zeros without any word.
         """
-        return by_length(self._encode, inputs)
+        return by_length(self.embed, self._encode, inputs)
 
-    def _encode(self, inputs: Tokens) -> Tensor:
+    def _encode(self, embedded: Tensor, inputs: Tokens) -> Tensor:
         # a recurrent network does not look ahead: the padding after the last word cannot matter
-        states, _ = self.gru(self.embed(inputs.ids, inputs.mask))
+        states, _ = self.gru(embedded)
         states = self.dropout(states)
         if self.pool is not None:
             return self.pool(states, inputs.mask)

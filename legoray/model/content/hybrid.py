@@ -12,7 +12,7 @@ from legoray.config import Share
 from legoray.data.recipes import IdRecipe, Joined, JoinedRecipe
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content import nested
-from legoray.model.layers import dense
+from legoray.model.layers import Dropout, RowTable, dense
 from legoray.model.registry import parse_part
 
 
@@ -35,10 +35,9 @@ class HybridOperator(ContentOperator):
         super().__init__()
         size = shape.hidden_size
         self.text = nested.nested_part(config.text, shape, 0)
-        self.table = nn.Embedding(shape.item_count, size, padding_idx=0)
         # zeros, so that an item that training never met is like one that is wholly new
-        nn.init.zeros_(self.table.weight)
-        self.dropout = nn.Dropout(config.dropout)
+        self.table = RowTable(shape.item_count, size, 0.0)
+        self.dropout = Dropout(config.dropout)
         self.gate = dense(2 * size, size)
 
     @classmethod

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from legoray.config import Positive, Share
 from legoray.data.recipes import IdRecipe
 from legoray.model.base import ContentOperator, PartConfig, Shape
-from legoray.model.layers import dense, embedding
+from legoray.model.layers import Dropout, RowTable, dense
 
 
 class IdConfig(PartConfig):
@@ -30,8 +30,8 @@ class IdOperator(ContentOperator):
         super().__init__()
         size = config.embedding_size or shape.hidden_size
         same = size == shape.hidden_size
-        self.table = embedding(shape.item_count, size, 1 / math.sqrt(size))  # unit length
-        self.dropout = nn.Dropout(config.dropout)
+        self.table = RowTable(shape.item_count, size, 1 / math.sqrt(size))  # unit length
+        self.dropout = Dropout(config.dropout)
         self.project: nn.Module = nn.Identity() if same else dense(size, shape.hidden_size)
 
     @classmethod

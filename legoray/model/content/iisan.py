@@ -12,7 +12,7 @@ from legoray.config import Positive, Share
 from legoray.data.recipes import LayersRecipe
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.sources import PooledConfig, model_problems, template_of
-from legoray.model.layers import dense
+from legoray.model.layers import Dropout, dense
 
 _SMALL = 0.01  # of the blocks' last weights: a block starts close to doing nothing
 
@@ -53,7 +53,7 @@ class IisanOperator(ContentOperator):
         self.chosen = chosen_layers(config.layers, shape.input.layers)
         self.blocks = nn.ModuleList(SideBlock(width, config.adapter_size) for _ in self.chosen)
         self.gates = nn.Parameter(torch.zeros(len(self.chosen) - 1))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.project = dense(width, shape.hidden_size)
 
     @classmethod

@@ -13,7 +13,7 @@ from legoray.config import Positive
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, by_length, token_recipe, word_embedding
-from legoray.model.layers import convolution, dense, masked_max
+from legoray.model.layers import Dropout, convolution, dense, masked_max
 
 
 class MultiKernelCnnConfig(TextConfig):
@@ -36,7 +36,7 @@ class MultiKernelCnnOperator(ContentOperator):
         self.convolve = nn.ModuleList(
             convolution(config.embedding_size, config.filters, width) for width in self.widths
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.project = dense(config.filters * len(self.widths), shape.hidden_size)
 
     @classmethod
@@ -54,10 +54,10 @@ class MultiKernelCnnOperator(ContentOperator):
         N items' tokens to `[N, D]`. Windows lie within the text; one that is shorter than a kernel
         is filled up with zeros, and one without any word gives `b`.
         """
-        return by_length(self._encode, inputs)
+        return by_length(self.embed, self._encode, inputs)
 
-    def _encode(self, inputs: Tokens) -> Tensor:
-        embedded = self.embed(inputs.ids, inputs.mask).transpose(1, 2)
+    def _encode(self, embedded: Tensor, inputs: Tokens) -> Tensor:
+        embedded = embedded.transpose(1, 2)
         start = torch.arange(inputs.mask.shape[1], device=inputs.mask.device)
         end = (inputs.mask * (start + 1)).amax(dim=1, keepdim=True)
         features = []

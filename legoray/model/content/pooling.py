@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.model.base import ContentOperator, PartConfig, Shape
 from legoray.model.content.text import TextConfig, token_recipe, word_embedding
-from legoray.model.layers import dense, masked_max, masked_mean
+from legoray.model.layers import Dropout, dense, masked_max, masked_mean
 
 
 class PoolingConfig(TextConfig):
@@ -33,7 +33,7 @@ class PoolingOperator(ContentOperator):
         self.pool = config.pool
         self.combine = config.combine
         self.embed = word_embedding(config, shape)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         joined = shape.input.attributes if config.combine == "concat" else 1
         self.project = dense(config.embedding_size * joined, shape.hidden_size)
 

@@ -22,7 +22,7 @@ from legoray.model.content.sources import (
     model_problems,
     vectors_of_model,
 )
-from legoray.model.layers import embedding
+from legoray.model.layers import Dropout, embedding
 
 
 class SemanticIdConfig(PooledConfig):
@@ -48,7 +48,7 @@ class SemanticIdOperator(ContentOperator):
         size = shape.hidden_size
         scale = 1 / math.sqrt(size * len(shape.input.values))  # the sum has unit length
         self.tables = nn.ModuleList(embedding(n, size, scale) for n in shape.input.values)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     @classmethod
     def recipe(cls, config: SemanticIdConfig, text: tuple[str, ...]) -> CodeRecipe:

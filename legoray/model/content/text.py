@@ -12,10 +12,8 @@ from legoray.config import Positive, Share
 from legoray.data.recipes import TokenRecipe, Tokens
 from legoray.errors import InputError, Problem
 from legoray.model.base import PartConfig, Shape
+from legoray.model.blocks import blocks_of, last_places
 from legoray.model.content.embeddings import Embeddings, Start, WordEmbedding
-
-_BUCKETS = 4  # groups of items of about the same length
-_BUCKETS_FROM = 256  # for fewer items, sorting costs more than their padding
 
 
 class TextConfig(PartConfig):
@@ -72,22 +70,25 @@ def word_embedding(config: TextConfig, shape: Shape) -> WordEmbedding:
     return WordEmbedding(size, config.embedding_size, config.dropout, config.embeddings)
 
 
-def by_length(encode: Callable[[Tokens], Tensor], inputs: Tokens) -> Tensor:
-    """`encode(inputs)`, with items of about the same length together so that less is padding.
+def by_length(
+    embed: WordEmbedding, encode: Callable[[Tensor, Tokens], Tensor], inputs: Tokens
+) -> Tensor:
+    """`encode(embed(inputs), inputs)`, asked for items of about the same length at a time.
+
+    So less is padding, and what a layer writes is still in the caches when the next one reads it.
 
     Args:
-        encode: N items' tokens to `[N, D]`, each row on its own.
+        embed: of the tokens.
+        encode: some items' token vectors `[n, L, E]` and tokens to `[n, D]`, each row on its own.
         inputs: N items' tokens.
+
+    Returns:
+        `[N, D]`.
     """
-    count = len(inputs.mask)
-    if count < _BUCKETS_FROM:
-        return encode(inputs)
-    column = torch.arange(1, inputs.mask.shape[1] + 1, device=inputs.mask.device)
-    ends, order = (inputs.mask * column).amax(dim=1).clamp(min=1).sort(stable=True)
-    rows = order.tensor_split(_BUCKETS)
-    longest = torch.stack([own[-1] for own in ends.tensor_split(_BUCKETS)]).tolist()
-    parts = [encode(_cut(inputs, own, width)) for own, width in zip(rows, longest, strict=True)]
-    return torch.cat(parts)[torch.argsort(order)]
+    blocks, back = blocks_of(last_places(inputs.mask))
+    parts = [_cut(inputs, rows, width) for rows, width in blocks]
+    encoded = [encode(own, part) for own, part in zip(embed.parts(parts), parts, strict=True)]
+    return torch.cat(encoded).index_select(0, back)
 
 
 def _cut(inputs: Tokens, rows: Tensor, width: int) -> Tokens:

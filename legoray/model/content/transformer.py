@@ -69,10 +69,10 @@ class TransformerOperator(ContentOperator):
         The layers are those of Vaswani et al., section 3, with the normalization before each part;
         W is there where embeddings are not D wide.
         """
-        return by_length(self._encode, inputs)
+        return by_length(self.embed, self._encode, inputs)
 
-    def _encode(self, inputs: Tokens) -> Tensor:
-        words = self.enter(self.embed(inputs.ids, inputs.mask))
+    def _encode(self, embedded: Tensor, inputs: Tokens) -> Tensor:
+        words = self.enter(embedded)
         contexts = self.layers(self.positions(words, inputs.mask), inputs.mask)
         if self.pool is None:
             return masked_mean(contexts, inputs.mask)

@@ -28,7 +28,7 @@ from legoray.model.content.sources import (
     model_problems,
     vectors_of_model,
 )
-from legoray.model.layers import MLP, embedding
+from legoray.model.layers import MLP, Dropout, RowTable
 
 
 class VectorConfig(PooledConfig):
@@ -55,13 +55,13 @@ class VectorOperator(ContentOperator):
         """
         super().__init__()
         size = shape.hidden_size
-        self.table: nn.Embedding | None = None
+        self.table: RowTable | None = None
         if config.use == "tuned":
             width = shape.input.parts[1].width
-            self.table = embedding(shape.item_count, width, 1.0)  # until `start_from` fills it
+            self.table = RowTable(shape.item_count, width, 1.0)  # until `start_from` fills it
         else:
             width = shape.input.width
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.project: nn.Module = nn.Identity()
         if config.use == "frozen" and width != size:
             raise InputError(

@@ -55,12 +55,11 @@ class WeightedPoolingOperator(ContentOperator):
         learned `s` for each word of the vocabulary. An attribute without text counts as zeros, and
         is left out of the mean over attributes.
         """
-        return by_length(self._encode, inputs)
+        return by_length(self.embed, self._encode, inputs)
 
-    def _encode(self, inputs: Tokens) -> Tensor:
+    def _encode(self, embedded: Tensor, inputs: Tokens) -> Tensor:
         numbers = torch.arange(self.attributes, device=inputs.attribute.device)[:, None]
         own = inputs.mask[:, None] & (inputs.attribute[:, None] == numbers)  # [N, A, L]
-        embedded = self.embed(inputs.ids, inputs.mask)
         scores = self.weight(inputs.ids.masked_fill(~inputs.mask, 0)).transpose(1, 2)  # [N, 1, L]
         pooled = self._shares(scores, own).to(embedded.dtype) @ embedded  # [N, A, E]
         if self.combine == "concat":

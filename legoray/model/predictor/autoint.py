@@ -63,7 +63,7 @@ class AutoIntPredictor(ClickPredictor):
             attended = layer(attended)
         scores = self.output(attended.flatten(2))
         if self.deep is not None:
-            scores = scores + self.deep(stacked.flatten(2))
+            scores = scores + self.deep.of_pairs(stacked.flatten(2), stacked.shape[-1])
         return scores.squeeze(-1)
 
 

@@ -49,7 +49,8 @@ class DcnPredictor(ClickPredictor):
         `x_0 = [u; c; fields]`: `u [B, D]`, `c [B, K, D]` to `[B, K]`.
         """
         first = self.stack(user, candidates, fields).flatten(2)
-        return self.output(torch.cat([self.cross(first), self.deep(first)], dim=-1)).squeeze(-1)
+        deep = self.deep.of_pairs(first, candidates.shape[-1])
+        return self.output(torch.cat([self.cross(first), deep], dim=-1)).squeeze(-1)
 
     def cross(self, first: Tensor) -> Tensor:
         """The cross network: `x_0 [..., N]` to `x_L [..., N]`, N its width."""

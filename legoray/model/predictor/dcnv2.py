@@ -58,7 +58,8 @@ class DcnV2Predictor(ClickPredictor):
         first = self.stack(user, candidates, fields).flatten(2)
         crossed = self.cross(first)
         if self.parallel:
-            return self.output(torch.cat([crossed, self.deep(first)], dim=-1)).squeeze(-1)
+            deep = self.deep.of_pairs(first, candidates.shape[-1])
+            return self.output(torch.cat([crossed, deep], dim=-1)).squeeze(-1)
         return self.output(self.deep(crossed)).squeeze(-1)
 
     def cross(self, first: Tensor) -> Tensor:

@@ -48,5 +48,5 @@ class DeepFmPredictor(ClickPredictor):
         `u [B, D]`, `c [B, K, D]` to `[B, K]`.
         """
         stacked = self.stack(user, candidates, fields)
-        deep = self.deep(stacked.flatten(2)).squeeze(-1)
+        deep = self.deep.of_pairs(stacked.flatten(2), stacked.shape[-1]).squeeze(-1)
         return self.linear(stacked, fields) + pair_sum(stacked) + deep

@@ -41,4 +41,5 @@ class DnnPredictor(ClickPredictor):
 
     def forward(self, user: UserState, candidates: Tensor, fields: Tensor | None = None) -> Tensor:
         """`s = MLP([u; c; fields])`: `u [B, D]`, `c [B, K, D]` to `[B, K]`."""
-        return self.mlp(self.stack(user, candidates, fields).flatten(2)).squeeze(-1)
+        pairs = self.stack(user, candidates, fields).flatten(2)
+        return self.mlp.of_pairs(pairs, candidates.shape[-1]).squeeze(-1)

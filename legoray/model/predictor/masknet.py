@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import MLP, Activation, dense
+from legoray.model.layers import MLP, Activation, Dropout, dense
 from legoray.model.predictor.fields import FieldStack
 
 
@@ -50,7 +50,7 @@ class MaskNetPredictor(ClickPredictor):
             MaskBlock(context=size, size=read, output_size=width, reduction=config.reduction)
             for read in [size] + [later] * (config.blocks - 1)
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = MLP(
             size=config.blocks * width if self.parallel else width,
             units=config.units if self.parallel else [],

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from legoray.config import Positive, Share
 from legoray.model.base import ClickPredictor, FieldsConfig, PartConfig, Shape, UserKind, UserState
-from legoray.model.layers import MLP, Activation, activation_layer, dense
+from legoray.model.layers import MLP, Activation, Dropout, activation_layer, dense
 from legoray.model.predictor.fields import FieldStack
 
 
@@ -39,9 +39,7 @@ class PnnPredictor(ClickPredictor):
         self.signals = dense(count * size, width)
         products = {"inner": count**2, "outer": size**2, "both": count**2 + size**2}
         self.products = dense(products[config.product], width, bias=False)
-        self.activate = nn.Sequential(
-            activation_layer(config.activation), nn.Dropout(config.dropout)
-        )
+        self.activate = nn.Sequential(activation_layer(config.activation), Dropout(config.dropout))
         self.deep = MLP(
             size=width,
             units=config.units,

@@ -65,7 +65,8 @@ class WideDeepPredictor(ClickPredictor):
         stacked = self.stack(user, candidates, fields)
         both = self.cross(stacked[:, :, 0] * stacked[:, :, 1])
         crossed = sum((pair(fields) for pair in self.pairs), both)
-        return self.linear(stacked, fields) + (crossed + self.deep(stacked.flatten(2))).squeeze(-1)
+        deep = self.deep.of_pairs(stacked.flatten(2), stacked.shape[-1])
+        return self.linear(stacked, fields) + (crossed + deep).squeeze(-1)
 
 
 class PairWeights(nn.Module):

@@ -60,7 +60,9 @@ class XDeepFmPredictor(ClickPredictor):
         p is what the CIN gives. `u [B, D]`, `c [B, K, D]` to `[B, K]`.
         """
         stacked = self.stack(user, candidates, fields)
-        joined = torch.cat([self.deep(stacked.flatten(2)), self.cin(stacked)], dim=-1)
+        joined = torch.cat(
+            [self.deep.of_pairs(stacked.flatten(2), stacked.shape[-1]), self.cin(stacked)], dim=-1
+        )
         return self.linear(stacked, fields) + self.output(joined).squeeze(-1)
 
 
