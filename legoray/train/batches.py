@@ -66,6 +66,19 @@ def draw_samples(
     return Samples(impression[order], rows[order], int((clicks - kept).sum()))
 
 
+def balanced(samples: Samples, lengths: Int, *, size: int, world: int) -> Samples:
+    """The same batches of `size` samples, in an order in which all workers' shares are like work.
+
+    In each batch samples are dealt out by `lengths [S]`, those of their histories.
+    """
+    if world == 1:
+        return samples
+    batch, place = np.divmod(np.arange(len(samples)), size)
+    by_length = np.lexsort((lengths, batch))
+    order = by_length[np.lexsort((place, place % world, batch))]
+    return Samples(samples.impression[order], samples.rows[order], samples.dropped)
+
+
 def draw_distinct(rng: np.random.Generator, sizes: Int, count: int) -> Int:
     """`[C, count]` numbers below `sizes [C]`, distinct in each row where its size allows it.
 

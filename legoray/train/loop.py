@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from legoray.data.load import read_manifest
@@ -43,15 +42,11 @@ from legoray.train.job import Job, Outcome, Report, Runtime, Stopped
 from legoray.train.losses import check_train
 from legoray.train.memory import PeakMemory, out_of_memory
 from legoray.train.metrics import check_metrics, direction
-from legoray.train.optimizer import (
-    build_optimizer,
-    check_trained,
-    load_optimizer_state,
-    optimizer_state,
-)
+from legoray.train.optimizer import build_optimizer, check_trained
 from legoray.train.parallel import Gradients, first_alone, same_start
 from legoray.train.scoring import Worker
 from legoray.train.steps import EpochRunner, Sizes
+from legoray.train.threads import limit_threads
 
 
 def train(job: Job, runtime: Runtime, report: Report) -> Outcome:
@@ -78,7 +73,7 @@ def train(job: Job, runtime: Runtime, report: Report) -> Outcome:
     if problems:
         raise InputError(*problems)
     if runtime.threads:
-        torch.set_num_threads(runtime.threads)
+        limit_threads(runtime.threads)
     training: Training | None = None
     try:
         training = Training(job, runtime)
@@ -171,7 +166,9 @@ class Training:
             recommender=self._model.recommender,
             inputs=self._model.inputs,
             optimizer=self._optimizer,
-            gradients=Gradients(list(self._parameters.values()), runtime.world),
+            gradients=Gradients(
+                list(self._parameters.values()), runtime.world, self._optimizer.sparse
+            ),
             runtime=runtime,
             config=job.config,
             accumulate=self._progress.accumulate,
@@ -287,7 +284,7 @@ class Training:
                 extra=self._extra(),
             )
         weights = model_state(self._model.recommender)
-        state = optimizer_state(self._optimizer, self._parameters)
+        state = self._optimizer.state(self._parameters)
         tensors = {f"model/{name}": value for name, value in weights.items()}
         tensors |= {f"optimizer/{name}": value for name, value in state.items()}
         write_checkpoint(self._folder, self._progress, tensors)
@@ -314,7 +311,7 @@ class Training:
         try:
             load_state(self._model.recommender, _below("model/", tensors))
             state = _below("optimizer/", tensors)
-            load_optimizer_state(self._optimizer, self._parameters, state)
+            self._optimizer.load(self._parameters, state)
         except (RuntimeError, KeyError, ValueError) as error:
             place = last(self._folder)
             raise InputError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Literal
 
 import torch
@@ -22,11 +24,22 @@ def loss_of(config: TrainConfig) -> Loss:
 
 
 def check_train(config: TrainConfig, where: str = "train") -> list[Problem]:
-    """What does not fit together in the training's settings."""
+    """What does not fit together in the training's settings, or cannot be had on this machine."""
+    problems = []
     if config.task == "ranking" and config.loss == "cross-entropy":
         message = "'cross-entropy' compares candidates, but ranking looks at one at a time"
-        return [Problem(f"{where}.loss", message, "take binary or squared, or task: matching")]
-    return []
+        hint = "take binary or squared, or task: matching"
+        problems.append(Problem(f"{where}.loss", message, hint))
+    if config.compile and not _compiler():
+        message = "torch.compile needs a C++ compiler, and there is none on this machine's path"
+        hint = "install g++ (or name another in the variable CXX), or set compile: false"
+        problems.append(Problem(f"{where}.compile", message, hint))
+    return problems
+
+
+def _compiler() -> str | None:
+    """The C++ compiler that torch would call."""
+    return shutil.which(os.environ.get("CXX") or "g++")
 
 
 def summed_loss(scores: Tensor, labels: Tensor, loss: Loss) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from legoray.config import TrainConfig
 from legoray.errors import InfeasibleError
 from legoray.model.recommender import Recommender
+from legoray.train.rows import RowAdamW, row_tables
 
 KEPT = ("step", "exp_avg", "exp_avg_sq")
 
@@ -31,8 +32,62 @@ def check_trained(recommender: Recommender) -> dict[str, nn.Parameter]:
     return found
 
 
-def build_optimizer(recommender: Recommender, config: TrainConfig) -> torch.optim.AdamW:
+class Optimizer:
     """AdamW over everything that is trained; without weight decay it is Adam.
+
+    Large tables of items or users are stepped row by row (`legoray.train.rows`).
+    """
+
+    def __init__(self, dense: torch.optim.Optimizer | None, tables: Mapping[int, RowAdamW]) -> None:
+        self._dense = dense
+        self._tables = tables  # by the identity of their weight
+        self.sparse = [table.weight for table in tables.values()]  # whose gradients are rows
+
+    def step(self) -> None:
+        """One step with the gradients that are there."""
+        if self._dense is not None:
+            self._dense.step()
+        for table in self._tables.values():
+            table.step()
+
+    def settle(self) -> None:
+        """Make the moves that were put off: after it all weights are as they are read."""
+        for table in self._tables.values():
+            table.settle()
+
+    def state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Copies of the state on the CPU, as `<parameter>/<what>`; empty before the first step."""
+        return {
+            f"{name}/{key}": value.detach().to("cpu", copy=True).contiguous()
+            for name, parameter in parameters.items()
+            for key, value in self._state(parameter).items()
+            if key in KEPT
+        }
+
+    def _state(self, parameter: nn.Parameter) -> Mapping[str, Tensor]:
+        table = self._tables.get(id(parameter))
+        if table is not None:
+            return table.state()
+        return {} if self._dense is None else self._dense.state.get(parameter, {})
+
+    def load(self, parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave.
+
+        Raises:
+            KeyError: a parameter's state is missing.
+        """
+        for name, parameter in parameters.items():
+            own = {key: state[f"{name}/{key}"] for key in KEPT}
+            if id(parameter) in self._tables:
+                self._tables[id(parameter)].load(own)
+            elif self._dense is not None:
+                self._dense.state[parameter] = {
+                    key: value.to(parameter.device, copy=True) for key, value in own.items()
+                }
+
+
+def build_optimizer(recommender: Recommender, config: TrainConfig) -> Optimizer:
+    """A new one.
 
     `encoder_learning_rate` is for what the content operator names in `encoder_parameters()`.
     Weight decay leaves out biases and the like (all that has one dimension).
@@ -40,39 +95,17 @@ def build_optimizer(recommender: Recommender, config: TrainConfig) -> torch.opti
     listed = getattr(recommender.content, "encoder_parameters", None)
     encoder = {id(parameter) for parameter in listed()} if listed else set()
     rates = (config.learning_rate, config.encoder_learning_rate or config.learning_rate)
+    trained = list(trained_parameters(recommender).values())
+    # a compiled forward cannot be told which rows it is about to read
+    large = {} if config.compile else row_tables(recommender, trained)
+    tables: dict[int, RowAdamW] = {}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in trained_parameters(recommender).values():
+    for parameter in trained:
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rates[id(parameter) in encoder], decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
-        fused=True,
-    )
-
-
-def optimizer_state(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
-) -> dict[str, Tensor]:
-    """Copies of the state on the CPU, as `<parameter>/<what>`; empty before the first step."""
-    return {
-        f"{name}/{key}": value.detach().to("cpu", copy=True).contiguous()
-        for name, parameter in parameters.items()
-        for key, value in optimizer.state.get(parameter, {}).items()
-        if key in KEPT
-    }
-
-
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    state: Mapping[str, Tensor],
-) -> None:
-    """Put back what `optimizer_state` gave.
-
-    Raises:
-        KeyError: a parameter's state is missing.
-    """
-    for name, parameter in parameters.items():
-        optimizer.state[parameter] = {
-            key: state[f"{name}/{key}"].to(parameter.device, copy=True) for key in KEPT
-        }
+        rate = rates[id(parameter) in encoder]
+        if id(parameter) in large:
+            tables[id(parameter)] = RowAdamW(large[id(parameter)], rate=rate, decay=decay)
+        else:
+            groups.setdefault((rate, decay), []).append(parameter)
+    rest = [{"params": p, "lr": rate, "weight_decay": d} for (rate, d), p in groups.items()]
+    return Optimizer(torch.optim.AdamW(rest, fused=True) if rest else None, tables)

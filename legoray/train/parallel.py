@@ -16,16 +16,28 @@ from torch import distributed as dist
 
 
 class Gradients:
-    """The gradients of all trained parameters as views of one flat tensor per dtype."""
+    """The gradients of all trained parameters: views of one flat tensor per dtype, or sparse.
 
-    def __init__(self, parameters: Sequence[nn.Parameter], world: int = 1) -> None:
+    Those of large tables, which backward gives as rows, stay rows.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        world: int = 1,
+        rows: Sequence[nn.Parameter] = (),
+    ) -> None:
+        """Take all trained parameters; `rows` are those of them whose gradients are sparse."""
         self._world = world
         device = parameters[0].device
-        kinds = dict.fromkeys([torch.float32, *(p.dtype for p in parameters)])
+        self._sparse = rows
+        sparse = {id(p) for p in rows}
+        dense = [p for p in parameters if id(p) not in sparse]
+        kinds = dict.fromkeys([torch.float32, *(p.dtype for p in dense)])
         self._flat: list[Tensor] = []
         self._gradients: list[Tensor] = []
         for dtype in kinds:
-            own = [p for p in parameters if p.dtype == dtype]
+            own = [p for p in dense if p.dtype == dtype]
             size = sum(p.numel() for p in own)
             extra = 2 if dtype == torch.float32 else 0
             flat = torch.zeros(size + extra, dtype=dtype, device=device)
@@ -40,11 +52,15 @@ class Gradients:
         """Start a step: all gradients and the loss are 0."""
         for flat in self._flat:
             flat.zero_()
+        for parameter in self._sparse:
+            parameter.grad = None
 
     def sum_over_workers(self, *, failed: bool) -> bool:
         """Add up gradients and loss; whether the step failed on any worker."""
         if failed:
             self.clear()
+        for parameter in self._sparse:
+            parameter.grad = self._rows_of_all(parameter)
         if self._world == 1:
             return failed
         self._failed.fill_(float(failed))
@@ -52,11 +68,29 @@ class Gradients:
             dist.all_reduce(flat)
         return bool(self._failed > 0)
 
+    def _rows_of_all(self, parameter: nn.Parameter) -> Tensor | None:
+        """The sum over all workers of a sparse gradient, each row once; None without any."""
+        own = None if parameter.grad is None else parameter.grad.coalesce()
+        if self._world == 1:
+            return own
+        touched = torch.zeros(len(parameter), dtype=torch.uint8, device=parameter.device)
+        if own is not None:
+            touched[own.indices()[0]] = 1
+        dist.all_reduce(touched, dist.ReduceOp.MAX)
+        rows = touched.nonzero().flatten()
+        values = parameter.new_zeros(len(rows), parameter.shape[1])
+        if own is not None:
+            values[torch.searchsorted(rows, own.indices()[0])] = own.values()
+        dist.all_reduce(values)
+        return torch.sparse_coo_tensor(rows[None], values, parameter.shape, is_coalesced=True)
+
     def clip(self, limit: float) -> None:
         """Scale all gradients so that their joint norm is at most `limit`."""
-        norms = torch.stack([g.norm().float() for g in self._gradients])
+        sparse = [p.grad.values() for p in self._sparse if p.grad is not None]
+        gradients = [*self._gradients, *sparse]
+        norms = torch.stack([gradient.norm().float() for gradient in gradients])
         scale = (limit / (norms.norm() + 1e-6)).clamp(max=1.0)
-        for gradient in self._gradients:
+        for gradient in gradients:
             gradient.mul_(scale.to(gradient.dtype))
 
 

@@ -15,10 +15,19 @@ from legoray.config import TrialConfig
 from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.model.inputs import Inputs
 from legoray.model.recommender import Recommender
-from legoray.train.batches import Collator, MicroBatch, Samples, ahead, draw_samples, share
+from legoray.train.batches import (
+    Collator,
+    MicroBatch,
+    Samples,
+    ahead,
+    balanced,
+    draw_samples,
+    share,
+)
 from legoray.train.job import Runtime
 from legoray.train.losses import loss_of, summed_loss
 from legoray.train.memory import out_of_memory, release
+from legoray.train.optimizer import Optimizer
 from legoray.train.parallel import Gradients
 from legoray.train.scoring import Worker
 
@@ -52,7 +61,7 @@ class EpochRunner:
         *,
         recommender: Recommender,
         inputs: Inputs,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         gradients: Gradients,
         runtime: Runtime,
         config: TrialConfig,
@@ -80,9 +89,29 @@ class EpochRunner:
         torch.manual_seed(epoch_seed(self._seed, epoch, self._runtime.rank))
         samples = self._samples(epoch)
         size = self._config.batch_size
-        losses = torch.zeros(-(-len(samples) // size), device=self._runtime.device)
+        losses = self.steps(samples, epoch)
+        self._optimizer.settle()
+        sizes = torch.full_like(losses, size)
+        sizes[-1] = len(samples) - size * (len(losses) - 1)
+        mean = float((losses.double() * sizes).sum() / len(samples))
+        return Sizes(mean, len(samples), samples.dropped, self._start_seconds)
+
+    def steps(
+        self, samples: Samples, epoch: int, first: int = 0, count: int | None = None
+    ) -> Tensor:
+        """Do `count` steps of an epoch, all of them by default, from the one of number `first` on.
+
+        Returns:
+            The mean loss of each step.
+
+        Raises:
+            InfeasibleError: as `run`.
+        """
+        size = self._config.batch_size
+        stop = len(samples) if count is None else min((first + count) * size, len(samples))
+        losses = torch.zeros(-(-(stop - first * size) // size), device=self._runtime.device)
         self._recommender.train()
-        with contextlib.closing(self._plan(samples)) as plan:
+        with contextlib.closing(self._plan(samples, first * size, stop)) as plan:
             for step, planned in enumerate(plan):
                 self._start_seconds = self._start_seconds or time.perf_counter() - self._began
                 self._step(planned, samples, epoch, step)
@@ -90,15 +119,13 @@ class EpochRunner:
                 if step % CHECK_EVERY == CHECK_EVERY - 1:
                     check_finite(losses[: step + 1], epoch)
         check_finite(losses, epoch)
-        sizes = torch.full_like(losses, size)
-        sizes[-1] = len(samples) - size * (len(losses) - 1)
-        mean = float((losses.double() * sizes).sum() / len(samples))
-        return Sizes(mean, len(samples), samples.dropped, self._start_seconds)
+        return losses
 
     def _samples(self, epoch: int) -> Samples:
         corpus = self._runtime.corpus
+        split = corpus.splits["train"]
         samples = draw_samples(
-            corpus.splits["train"],
+            split,
             task=self._config.task,
             negatives=self._config.negatives,
             seed=self._seed,
@@ -107,17 +134,21 @@ class EpochRunner:
         if not len(samples):
             message = "the train split has no impression with both a click and a non-click"
             raise InputError(Problem(f"data set {corpus.name}", message))
-        return samples
+        read = np.minimum(split.history_end[samples.impression], self._config.max_history)
+        size, world = self._config.batch_size, self._runtime.world
+        return balanced(samples, read.astype(np.int64), size=size, world=world)
 
-    def _plan(self, samples: Samples) -> Generator[Planned, None, None]:
+    def _plan(self, samples: Samples, start: int, stop: int) -> Generator[Planned, None, None]:
         """The steps, made by a thread ahead of their use where a GPU would wait for them."""
-        steps = self._planned(samples, self._collator())
+        steps = self._planned(samples, self._collator(), start, stop)
         return ahead(steps) if self._runtime.device.type == "cuda" else steps
 
-    def _planned(self, samples: Samples, collate: Collator) -> Generator[Planned, None, None]:
+    def _planned(
+        self, samples: Samples, collate: Collator, first: int, end: int
+    ) -> Generator[Planned, None, None]:
         size = self._config.batch_size
-        for start in range(0, len(samples), size):
-            stop = min(start + size, len(samples))
+        for start in range(first, end, size):
+            stop = min(start + size, end)
             mine = share(start, stop, self._runtime.rank, self._runtime.world)
             parts = collate.parts(samples, *mine, self.accumulate)
             yield Planned(start, stop, [part.to(self._runtime.device) for part in parts])

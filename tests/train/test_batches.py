@@ -9,7 +9,15 @@ import torch
 from train_corpora import make_corpus
 
 from legoray.model.inputs import Inputs
-from legoray.train.batches import Collator, Numbering, ahead, draw_distinct, draw_samples, share
+from legoray.train.batches import (
+    Collator,
+    Numbering,
+    ahead,
+    balanced,
+    draw_distinct,
+    draw_samples,
+    share,
+)
 
 
 class Ids:
@@ -166,3 +174,22 @@ def test_ahead_stops_its_thread_when_it_is_left():
     assert [next(values), next(values)] == [0, 1]
     values.close()
     assert len(made) <= 5
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_shares_of_a_batch_are_like_work(corpus, world):
+    samples = drawn(corpus)
+    lengths = np.random.default_rng(0).integers(0, 50, len(samples))
+    size, total = 12, len(samples)
+    found = balanced(samples, lengths, size=size, world=world)
+    place = {tuple(row): n for row, n in zip(samples.rows, lengths, strict=True)}
+    for start in range(0, total, size):
+        stop = min(start + size, total)
+        whole, own = (sorted(map(tuple, one.rows[start:stop])) for one in (samples, found))
+        assert own == whole
+        work = [
+            sum(place[tuple(row)] for row in found.rows[slice(*share(start, stop, rank, world))])
+            for rank in range(world)
+        ]
+        if stop - start == size:
+            assert max(work) - min(work) <= 50

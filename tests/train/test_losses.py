@@ -1,6 +1,7 @@
 """Losses against their formulas."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -58,3 +59,13 @@ def test_one_candidate_has_no_cross_entropy():
     (problem,) = check_train(trial(task="ranking", loss="cross-entropy").train)
     assert problem.where == "train.loss"
     assert "binary" in problem.hint
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    assert shutil.which("g++") is None or check_train(trial(compile=True).train) == []
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (problem,) = check_train(trial(compile=True).train)
+    assert problem.where == "train.compile"
+    assert "C++ compiler" in problem.message
+    assert "g++" in problem.hint
+    assert check_train(trial().train) == []
