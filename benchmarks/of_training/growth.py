@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from legoray.config import TrialConfig
 from legoray.train.job import Runtime
@@ -70,7 +71,7 @@ def point(axis: Axis, scale: int, folder: Path) -> tuple[float, float]:
     """Processor seconds, and MiB at most beyond what was held before."""
     size, config = settings(axis, scale)
     data = data_of(folder, size)
-    memory = PeakMemory(torch_cpu())
+    memory = PeakMemory(torch.device("cpu"))
     before = memory.mib()
     if axis.of == "an epoch":
         return _epoch(data, config, folder), memory.mib() - before
@@ -81,7 +82,7 @@ def point(axis: Axis, scale: int, folder: Path) -> tuple[float, float]:
     return taken, memory.mib() - before
 
 
-def torch_cpu() -> torch.device:  # noqa: F821
+def torch_cpu() -> torch.device:
     """The processor as a device."""
     import torch
 
@@ -95,8 +96,6 @@ def _epoch(data: Data, config: TrialConfig, folder: Path) -> float:
 
 def one(folder: str, number: str, scale: str) -> None:
     """Print one point; in a process of its own, so that its memory is its own."""
-    import torch
-
     torch.set_num_threads(1)
     print(json.dumps(point(AXES[int(number)], int(scale), Path(folder))))
 
