@@ -40,7 +40,8 @@ class RowAdamW:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        self.weight: nn.Parameter = table.weight
+        assert isinstance(table.weight, nn.Parameter)
+        self.weight = table.weight
         self._rate, self._shrink, self._betas, self._eps = rate, 1 - rate * decay, betas, eps
         self._first = torch.zeros_like(self.weight)
         self._second = torch.zeros_like(self.weight)
