@@ -7,25 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from legoray.config import TrialConfig
 from legoray.errors import InputError, Problem
 from legoray.search.draw import Draw, UnmetError
-from legoray.search.formula import AbsentError, Formula, FormulaError, Path
-from legoray.search.places import Spot, canonical
 from legoray.search.space import Space, key_of
 from legoray.search.tree import (
     END,
     Atom,
     Choice,
-    Node,
     Pick,
     Range,
     Scalar,
     atoms,
-    independent,
-    resolve,
     same,
     text_of,
 )
@@ -33,7 +28,6 @@ from legoray.search.tree import (
 T = TypeVar("T")
 TRIES = 400  # drawings before values are said to go together with nothing
 KEEP_LOOKING = 12  # valid drawings of which the one that covers most is kept
-MOST_SETTINGS = 2000
 MOST_LISTED = 3000  # configurations of a space that is small enough to be listed
 MOST_TRIED = 20_000  # combinations, valid or not, that are gone through for that
 MANY = 4000  # drawings before conditions are said to be impossible
@@ -302,39 +296,6 @@ def _problem(space: Space, atom: Atom, refused: list[Problem]) -> Problem:
     reason = "; ".join(dict.fromkeys(p.message for p in refused))
     message = f"{text_of(atom.value)} goes together with nothing else in this space"
     return Problem(where, f"{message}: {reason}")
-
-
-def content_settings(space: Space) -> Iterator[dict[str, Any]]:
-    """Settings of the content operator: all combinations of them, up to a limit.
-
-    A long or continuous range gives its two ends alone. What other values decide is listed in all
-    that it may be, unless a condition on the content operator alone rules it out.
-    """
-    count = 0
-    for path, node in space.parts("content"):
-        for settings in every(partial(resolve, cast(Node, independent(node)), path, origin={})):
-            if count >= MOST_SETTINGS:
-                return
-            count += 1
-            if all(_may_hold(c.formula, cast(dict[str, Any], settings)) for c in space.where):
-                yield cast(dict[str, Any], settings)
-
-
-def _may_hold(formula: Formula, content: dict[str, Any]) -> bool:
-    """Whether a condition does not rule out a content operator by its settings alone."""
-
-    def look(path: Path) -> Any:
-        spot: Spot | None = Spot("model/content", None, content, kind="content")
-        for key in canonical(path)[2:]:
-            spot = spot.child(key) if spot is not None else None
-        if spot is None or canonical(path)[:2] != ("model", "content"):
-            raise AbsentError(path)
-        return spot.value
-
-    try:
-        return formula.evaluate(look) is not False
-    except (AbsentError, FormulaError):
-        return True
 
 
 def listing(space: Space) -> dict[str, dict[str, Scalar]] | None:

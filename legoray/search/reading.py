@@ -12,15 +12,18 @@ from pydantic import BaseModel, ValidationError
 from legoray.config import ModelConfig, SpaceConfig, TrainConfig, build, problems_of
 from legoray.errors import InputError, Problem
 from legoray.search.datasets import Dataset, read_datasets
-from legoray.search.fits import Fits, part_names
-from legoray.search.formula import Formula
-from legoray.search.notation import KINDS, Reader, is_search, settings_of
+from legoray.search.dependence import (
+    conditions_of,
+    dependence_problems,
+    known_parts,
+    starting_problems,
+)
+from legoray.search.fits import Fits
+from legoray.search.notation import KINDS, Reader, is_search
 from legoray.search.objectives import objective_problems
-from legoray.search.places import Places, case_problems, overlaps, unknown_paths
 from legoray.search.preset_tree import composition_problems, part_name, preset_choice
 from legoray.search.space import Condition, Space
 from legoray.search.tree import (
-    Case,
     Choice,
     Const,
     Group,
@@ -30,7 +33,6 @@ from legoray.search.tree import (
     Resolved,
     Scalar,
     atoms,
-    dependent,
     independent,
     ranges,
     resolve,
@@ -46,16 +48,16 @@ def read(path: Path) -> list[Space]:
     reader = Reader(document)
     model = _model_tree(reader)
     train = _plain_tree(reader, "train")
-    where = _conditions(reader)
+    where = conditions_of(reader)
     problems = [*_outer(document), *reader.problems]
     problems += _model_settings(document, model) if model else []
     problems += settings_problems(document, train, "train", TrainConfig)
     datasets, more = read_datasets(document)
     problems += [*more, *_metrics(document), *objective_problems(document)]
     if model is not None:
-        problems += _dependences(reader, model, train, where)
+        problems += dependence_problems(reader, model, train, where)
         problems += _composed(reader, model, where)
-        problems += _starts(reader, model, train)
+        problems += starting_problems(reader, model, train)
     problems += _endless(document, {"model": model, "train": train})
     if problems or model is None or not datasets:
         raise InputError(*_in_order(problems, document))
@@ -96,81 +98,6 @@ def _config_of(config: SpaceConfig, dataset: Dataset, document: Document) -> Spa
         own["register_as"] = f"{tracking.register_as}-{dataset.config.name}"
     changes = {"name": name, "data": [dataset.given], "tracking": tracking.model_copy(update=own)}
     return config.model_copy(update=changes)
-
-
-def _conditions(reader: Reader) -> tuple[Condition, ...]:
-    """The lines of `where` that can be read."""
-    given = reader.document.data.get("where", [])
-    lines: list[tuple[Keys, str]] = [(("where",), given)] if isinstance(given, str) else []
-    if isinstance(given, list):
-        lines = [(("where", n), text) for n, text in enumerate(given) if isinstance(text, str)]
-    found = []
-    for keys, text in lines:
-        formula = reader.formula(text, keys)
-        if formula is not None and not formula.is_condition:
-            hint = "such as behavior.heads divides hidden_size"
-            reader.wrong(keys, f"'{text}' says nothing that is true or false", hint)
-        elif formula is not None:
-            found.append(Condition(formula, keys))
-    return tuple(found)
-
-
-def _dependences(
-    reader: Reader, model: Group, train: Group, where: tuple[Condition, ...]
-) -> list[Problem]:
-    """What formulas name and is not there, and cases that never hold."""
-    document, places = reader.document, Places(model, train)
-    broken = _broken(reader, model)
-    problems: list[Problem] = []
-    for condition in where:
-        spot = document.where(condition.keys)
-        problems += unknown_paths(places, condition.formula, spot, broken)
-    for path, tree in (("model", model), ("train", train)):
-        for _, node in dependent(tree, path):
-            spot = document.where(node.keys)
-            formulas = [node.of] if isinstance(node, Case) else node.formulas()
-            found = [p for f in formulas for p in unknown_paths(places, f, spot, broken)]
-            problems += found
-            if isinstance(node, Case) and not found and not _touches(node.of, broken):
-                problems += case_problems(places, node, spot)
-    return problems
-
-
-def _touches(formula: Formula, broken: list[Keys]) -> bool:
-    return any(overlaps(path, broken) for path, _ in formula.paths)
-
-
-def _broken(reader: Reader, model: Group) -> list[Keys]:
-    """The settings that could not be read, without the notation around them."""
-    found = [settings_of(keys) for keys in reader.broken]
-    for kind in KINDS if "preset" not in model.children else ():
-        node = model.children.get(kind)
-        if node is None or len(_known(kind, node)) < len(part_names(node)):
-            found.append(("model", kind))
-    return found
-
-
-def _starts(reader: Reader, model: Group, train: Group) -> list[Problem]:
-    """Starting points that do not match the trees; whether they are valid is told later."""
-    from legoray.model.presets import preset
-    from legoray.search.start import matching
-
-    search = reader.document.data.get("search")
-    search = search if isinstance(search, dict) else {}
-    with_, from_ = search.get("start_with"), search.get("start_from")
-    broken, problems = _broken(reader, model), []
-    for index, given in enumerate(with_ if isinstance(with_, list) else ()):
-        at: Keys = ("search", "start_with", index)
-        match = matching(reader.document, model, train, given, at)
-        told = zip(match.places, match.problems, strict=True)
-        problems += [p for keys, p in told if not overlaps(settings_of(keys[3:]), broken)]
-    for index, name in enumerate(from_ if isinstance(from_, list) else ()):
-        where = reader.document.where(("search", "start_from", index))
-        try:
-            preset(name, where) if isinstance(name, str) else None
-        except InputError as error:
-            problems += error.problems
-    return problems
 
 
 def _model_tree(reader: Reader) -> Group | None:
@@ -325,7 +252,7 @@ def _part_settings(document: Document, kind: str, group: Group) -> list[Problem]
 
 def _compositions(document: Document, model: Group, where: tuple[Condition, ...]) -> list[Problem]:
     """Parts that fit with nothing, or a space in which nothing fits together."""
-    known = {kind: _known(kind, model.children.get(kind)) for kind in KINDS}
+    known = {kind: known_parts(kind, model.children.get(kind)) for kind in KINDS}
     if not all(known.values()):
         return []
     fits = Fits(known, [condition.formula for condition in where])
@@ -339,20 +266,6 @@ def _compositions(document: Document, model: Group, where: tuple[Condition, ...]
             message = f"'{name}' fits with none of the other parts here: {reason}"
             problems.append(Problem(document.where(keys), message))
     return problems
-
-
-def _known(kind: str, node: Node | None) -> tuple[str, ...]:
-    """The parts of a node whose names exist."""
-    from legoray.model.registry import part_class
-
-    found = []
-    for name in part_names(node) if node is not None else ():
-        try:
-            part_class(kind, name)
-        except InputError:
-            continue
-        found.append(name)
-    return tuple(found)
 
 
 def _keys_of(node: Node, name: str) -> Keys:

@@ -160,7 +160,7 @@ class Space:
 
     def recipes(self) -> list[Recipe]:
         """What the space's content operators may read, as far as it can be listed beforehand."""
-        from legoray.search.cover import content_settings
+        from legoray.search.contents import content_settings
 
         found = {
             leaf
