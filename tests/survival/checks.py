@@ -102,14 +102,14 @@ def check_mlflow(sweep: Path, uri: str, epochs: int) -> list[str]:
     records = {r.number: r for r in read_trials(sweep)}
     trials = [run for run in runs if fields.NUMBER in run.data.tags]
     numbers = Counter(int(run.data.tags[fields.NUMBER]) for run in trials)
-    if numbers != Counter(records):
+    if numbers != Counter(list(records)):
         wrong.append(f"MLflow has the trials {sorted(numbers.elements())}")
     if len(runs) - len(trials) != 1:
         wrong.append(f"MLflow has {len(runs) - len(trials)} runs of the sweep itself")
     for run in trials:
         record = records.get(int(run.data.tags[fields.NUMBER]))
         if record is not None and record.epochs:
-            name = fields.metric_name(f"valid/{info.select}")
+            name = f"valid/{info.select}"
             steps = [m.step for m in client.get_metric_history(run.info.run_id, name)]
             if sorted(steps) != list(range(1, epochs + 1)):
                 wrong.append(f"run '{run.info.run_name}' has {info.select} of epochs {steps}")
