@@ -98,7 +98,6 @@ def _stopped_job(cluster: Cluster, work: Path, sweep: Path) -> None:
     stopped = _job(cluster, "stop", "first", folder=work)
     assert "was stopped" in stopped.stdout, stopped.stdout + stopped.stderr
     logs = _job(cluster, "logs", "first", folder=work).stdout
-    assert "stopping the trials" in logs
     assert "was interrupted" in logs
     command = "ray job submit --working-dir . -- python run_search.py search_spaces/spread.yaml"
     assert f"to go on: {command}" in logs
