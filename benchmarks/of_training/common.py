@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -79,6 +81,10 @@ class Opened:
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of a batch."""
         return summed_loss(scores, labels, loss_of(self.config.train)) / len(labels)
+
+    def twin(self) -> Opened:
+        """The same with a model of its own, for a loop that is not ours; before any `runner`."""
+        return dataclasses.replace(self, model=copy.deepcopy(self.model))
 
     def runner(self, *, rank: int = 0, world: int = 1) -> EpochRunner:
         """The epochs as training runs them."""

@@ -33,14 +33,15 @@ STEPS = {64: 8, 512: 2}
 def compare(data: Data, name: str, hidden: int, size: int, rounds: int) -> dict[str, float]:
     """Seconds of a plain step, and what each of our own works adds to it as a share."""
     own = opened(data, trial(model_config(name, hidden), size))
+    theirs = own.twin()
     steps, runner = STEPS[size], own.runner()
-    optimizer = plain_optimizer(own.model, own.config)
+    optimizer = plain_optimizer(theirs.model, own.config)
     ready = [own.batch(number) for number in range(steps)]
     runner.steps(own.samples, 1, 0, steps)
     ours, plain, collate = fastest(
         rounds,
         lambda: runner.steps(own.samples, 1, 0, steps),
-        lambda: plain_step(own, optimizer, ready),
+        lambda: plain_step(theirs, optimizer, ready),
         lambda: [own.batch(number) for number in range(steps)],
     )
     split = data.corpus.splits["train"]

@@ -124,8 +124,9 @@ def compare(data: Data, name: str, hidden: int, batch_size: int, rounds: int) ->
     """Samples per processor second of both, and what encoding alone would allow."""
     own = opened(data, trial(model_config(name, hidden), batch_size))
     difference = check_equal(own)
+    plain = own.twin()
     runner = own.runner()
-    optimizer = plain_optimizer(own.model, own.config)
+    optimizer = plain_optimizer(plain.model, own.config)
     loader: Any = iter(DataLoader(Rows(own, 10**9), batch_size=min(PART, batch_size)))
     parts = batch_size // min(PART, batch_size)
     numbers = iter(range(10**6))
@@ -134,10 +135,10 @@ def compare(data: Data, name: str, hidden: int, batch_size: int, rounds: int) ->
         runner.steps(own.samples, 1, next(numbers), 1)
 
     def theirs() -> None:
-        naive_loss(own, next(loader)).backward()
+        naive_loss(plain, next(loader)).backward()
 
     ours()
-    limit = encode_distinct(own, own.batch(0))
+    limit = encode_distinct(plain, own.batch(0))
     stepped = fastest(rounds, ours, theirs, limit, optimizer.step)
     naive = stepped[1] * parts + stepped[3]
     return {
