@@ -90,17 +90,18 @@ class Sender:
         if sent is None:
             sent = SentTrial(run_id=self._new_run(client, record))
             self._remember(place, sent)
-        metrics, last = _news(record, sent)
+        metrics, epochs = _news(record, sent)
         params = {} if sent.sent else fields.params_of(record)
         tags = {k: v for k, v in fields.changing_tags(record).items() if v or sent.sent}
         tags[fields.NOTE] = self._note(record, sent.run_id, sent.model)
         _log(client, sent.run_id, metrics, params, tags)
-        self._remember(place, sent.model_copy(update={"epochs": last}))
+        self._remember(place, sent.model_copy(update={"epochs": epochs}))
         if not sent.sent and (drawn := picture_of(record)):
             client.log_text(sent.run_id, drawn, PICTURE)
         self._show(client, record)
         logged = sent.model
         if model is not None and logged is None:
+            last = max(epochs, default=0)
             logged = self._send_model(client, record, sent.run_id, model, last)
         if record.status != "running":
             ended = int((record.ended or time.time()) * 1000)
@@ -108,7 +109,7 @@ class Sender:
         elif not sent.sent:
             client.update_run(sent.run_id, status="RUNNING")
         now = digest(record.model_dump())
-        self._remember(place, SentTrial(run_id=sent.run_id, epochs=last, sent=now, model=logged))
+        self._remember(place, SentTrial(run_id=sent.run_id, epochs=epochs, sent=now, model=logged))
 
     def end(self, winner: TrialRecord | None, model: Path | None, interrupted: bool) -> None:
         """Register the winner, close every run that is still open, and the parent run.
@@ -213,13 +214,13 @@ class Sender:
             client.set_terminated(run.info.run_id, "KILLED")
         known = self.state.trials.get(place)
         if known is None:
-            steps = [
+            steps = {
                 metric.step
                 for name in run.data.metrics
                 if name.startswith(("train/", "valid/"))
                 for metric in client.get_metric_history(run.info.run_id, name)
-            ]
-            self._remember(place, SentTrial(run_id=run.info.run_id, epochs=max(steps, default=0)))
+            }
+            self._remember(place, SentTrial(run_id=run.info.run_id, epochs=sorted(steps)))
         elif known.run_id == run.info.run_id and run.info.status == "RUNNING":
             self._remember(place, known.model_copy(update={"sent": ""}))
 
@@ -293,18 +294,20 @@ def _dataset(sweep: SweepInfo) -> DatasetInput:
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])
 
 
-def _news(record: TrialRecord, sent: SentTrial) -> tuple[list[Metric], int]:
-    """Metrics that MLflow lacks, and the last epoch among them."""
+def _news(record: TrialRecord, sent: SentTrial) -> tuple[list[Metric], list[int]]:
+    """Metrics that MLflow lacks, and the epochs that it then has.
+
+    Epochs need not come in order: one whose report was lost with its process is told at the end.
+    """
     metrics: list[Metric] = []
-    last = sent.epochs
     for moment, epoch in zip(fields.epoch_times(record), record.epochs, strict=True):
         step = int(epoch["epoch"])
-        if step > sent.epochs:
+        if step not in sent.epochs:
             metrics += _metrics(fields.epoch_metrics(epoch), moment, step)
-            last = max(last, step)
+    known = sorted({*sent.epochs, *(int(epoch["epoch"]) for epoch in record.epochs)})
     if record.status != "running":
-        metrics += _metrics(fields.closing_metrics(record), _ended(record), last)
-    return metrics, last
+        metrics += _metrics(fields.closing_metrics(record), _ended(record), max(known, default=0))
+    return metrics, known
 
 
 def _ended(record: TrialRecord) -> int:

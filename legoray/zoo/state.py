@@ -21,7 +21,7 @@ class SentTrial(Strict):
     """What MLflow has of one trial."""
 
     run_id: str
-    epochs: int = 0  # the last epoch whose metrics were sent
+    epochs: list[int] = Field(default_factory=list)  # those whose metrics were sent
     sent: str = ""  # digest of the record that was sent last; empty if it was interrupted
     model: str | None = None  # id of the logged model, once it is complete
 

@@ -242,6 +242,26 @@ def test_each_epoch_is_one_point_of_each_metric(recorded):
     assert final.data.metrics["test/auc"] == pytest.approx(0.61)
 
 
+def test_an_epoch_that_is_told_after_later_ones_is_kept(project, client, tracking):
+    record = trial(0, auc=0.6)
+    folder = project / "sweeps" / "mind-test"
+    on_disk(folder, sweep_info(), unfinished(record, 0))
+    recorder = Recorder(tracking, sweep_info(), folder)
+    first, _, third = record.epochs
+    for epochs in ([first], [first, third]):
+        told = unfinished(record, 0).model_copy(update={"epochs": epochs})
+        on_disk(folder, sweep_info(), told)
+        recorder.push(told)
+        assert recorder.flush() == 0
+    on_disk(folder, sweep_info(), record)
+    recorder.push(record)  # the report of its second epoch was lost with its process
+    assert recorder.finish(record)
+    run = runs_of(client)["cnn+attention+dot #0"]
+    history = client.get_metric_history(run.info.run_id, "valid/auc")
+    points = sorted((point.step, point.value) for point in history)
+    assert points == [(int(epoch["epoch"]), epoch["auc"]) for epoch in record.epochs]
+
+
 def test_completed_trials_leave_a_model_and_others_do_not(recorded):
     client = recorded.client
     runs = runs_of(client)
