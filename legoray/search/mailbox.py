@@ -12,6 +12,9 @@ loses no message. A *slot* is one worker group, a *ticket* one training that is 
 A worker that dies leaves its ticket unfinished; its successor takes the same one again. A ticket
 that kills its worker again and again without a new epoch is given up.
 
+A slot that nobody uses for a while is closed, because it holds its processors: the successor of a
+worker whose node has died may be waiting for just these.
+
 The actor that is killed comes back and remembers nothing. A trial that asks for a ticket which is
 not known hands the same one in again, and the worker that still trains it goes on meanwhile.
 """
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -54,15 +58,21 @@ class Slot:
     queue: deque[Ticket] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     closed: bool = False
+    idle_since: float | None = None
 
 
 class Mailbox:
     """Jobs in one direction, reports in the other. Every method returns at once or times out."""
 
-    def __init__(self, patience: float = 5.0) -> None:
-        """`patience`: seconds a worker waits for the verdict on an epoch before it goes on."""
+    def __init__(self, patience: float = 5.0, idle: float = 30.0) -> None:
+        """An empty mailbox.
+
+        Args:
+            patience: seconds a worker waits for the verdict on an epoch before it goes on.
+            idle: seconds after which a slot without a job is closed.
+        """
         self._slots: dict[str, Slot] = {}
-        self._patience = patience
+        self._patience, self._idle = patience, idle
 
     def _slot(self, slot: str) -> Slot:
         return self._slots.setdefault(slot, Slot())
@@ -72,20 +82,27 @@ class Mailbox:
 
     # --- the trial's side
 
-    async def submit(self, slot: str, name: str, key: str, job: str) -> None:
+    async def submit(self, slot: str, name: str, key: str, job: str) -> bool:
         """Hand a job to a slot. Whoever else still trains the same key is told to leave it.
 
         A ticket that the slot has already changes nothing.
+
+        Returns:
+            Whether the slot takes it: a closed one takes nothing more.
         """
         if self._ticket(slot, name) is not None:
-            return
+            return True
+        if self._slot(slot).closed:
+            return False
         for other in self._slots.values():
             for ticket in other.queue:
                 if ticket.key == key:
                     self._cancel(ticket, "leave")
         place = self._slot(slot)
         place.queue.append(Ticket(name, key, job))
+        place.idle_since = None
         place.changed.set()
+        return True
 
     async def next(self, slot: str, name: str, timeout: float) -> Message | None:
         """The next message of a ticket, or None after `timeout` seconds.
@@ -140,9 +157,18 @@ class Mailbox:
             try:
                 await asyncio.wait_for(place.changed.wait(), timeout)
             except TimeoutError:
-                return None
+                return self._rest(place)
             found = self._take(place)
         return found
+
+    def _rest(self, place: Slot) -> Message | None:
+        """What a worker hears that has waited for nothing: to end, once its slot is long unused."""
+        if place.queue:
+            return None
+        now = time.monotonic()
+        place.idle_since = now if place.idle_since is None else place.idle_since
+        place.closed = now - place.idle_since >= self._idle
+        return {"closed": True} if place.closed else None
 
     def _take(self, place: Slot) -> Message | None:
         if place.closed:

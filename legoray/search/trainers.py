@@ -54,14 +54,16 @@ class SlotSource:
         if self._slot is None or not self._slot.alive:
             self._slot = WarmSlot(self._shared)
         self._ticket, self._order = uuid.uuid4().hex, (key, job)
-        self._submit()
+        if not self._submit():  # it was unused for so long that it is ending
+            self._slot = WarmSlot(self._shared)
+            self._submit()
 
-    def _submit(self) -> None:
+    def _submit(self) -> bool:
         import ray
 
         assert self._slot is not None
         mailbox = self._shared.mailbox
-        ray.get(mailbox.submit.remote(self._slot.name, self._ticket, *self._order))
+        return bool(ray.get(mailbox.submit.remote(self._slot.name, self._ticket, *self._order)))
 
     def next(self) -> Message:
         """The next message.
@@ -76,7 +78,8 @@ class SlotSource:
             waiting = self._shared.mailbox.next.remote(self._slot.name, self._ticket, WAIT)
             message = ray.get(waiting)
             if message is not None and message["status"] == "unknown":
-                self._submit()
+                if not self._submit():
+                    raise RuntimeError("the worker group is ending")
                 continue
             if message is not None:
                 break

@@ -161,3 +161,26 @@ def test_workers_meet_at_the_end_of_a_ticket_or_learn_that_one_is_missing(box):
         assert await box.meet("s", "unknown", 0, 2) is False
 
     run(scenario())
+
+
+def test_a_slot_that_nobody_uses_gives_back_what_it_holds():
+    async def scenario():
+        box = Mailbox(patience=0.2, idle=0.15)
+        assert await box.submit("s", "t", "key", "job")
+        await box.take("s", 1)
+        await asyncio.sleep(0.2)  # a long training is no idleness
+        await box.finish("s", "t", {"status": "completed"})
+        assert await box.next("s", "t", 1)
+        assert await box.take("s", 0.05) is None
+        assert await box.submit("s", "u", "other", "job")  # used again in time
+        await asyncio.sleep(0.2)
+        assert (await box.take("s", 1))["ticket"] == "u"
+        await box.finish("s", "u", {"status": "completed"})
+        assert await box.next("s", "u", 1)
+        found = [await box.take("s", 0.05) for _ in range(8)]
+        assert found[0] is None
+        assert found[-1] == {"closed": True}
+        assert not await box.submit("s", "v", "third", "job")
+        assert await box.submit("new", "v", "third", "job")
+
+    run(scenario())
