@@ -7,6 +7,12 @@ does not burn the cores, of which two nodes on one machine have no more than one
 says what LegoRay's own part (proposals, slots, records, the driver) costs where a second node has
 its own speed, and nothing about training that is bound by this machine's cores. Each node has one
 CPU in Ray's books; slots are started before the time is taken, as they stay warm for a whole sweep.
+
+On 2 cores that were busy with other work (load 12 to 28), `--trials 10 --seconds 8`, in one run:
+
+    nodes  trials per hour  ratio
+    1                  423   1.00
+    2                  788   1.86
 """
 
 from __future__ import annotations
