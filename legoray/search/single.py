@@ -211,6 +211,7 @@ class _Run:
             folder=portable(self.sweep.model_folder(record.key)),
             test=self.asked.test and self.prepared.manifest.labeled.get("test", False),
             reads=record.reads,
+            keep_last=True,
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         runtime = Runtime(corpus=shared_corpus(self.prepared.tables), device=device)

@@ -121,7 +121,15 @@ class Sweep:
         """Rewrite a record with some fields changed."""
         record = self.records[number].model_copy(update=changes)
         self._save(record)
+        if changes.get("status") in ENDED:
+            self._drop_checkpoint(record.key)
         return record
+
+    def _drop_checkpoint(self, key: str) -> None:
+        """Delete a checkpoint, unless a training that is not over has it."""
+        if all(r.status in ENDED for r in self.records.values() if r.key == key):
+            shutil.rmtree(self.model_folder(key) / "last", ignore_errors=True)
+            withdraw(self.model_folder(key) / "last")
 
     def _save(self, record: TrialRecord) -> None:
         write_json(self.folder / "trials" / f"{record.number}.json", record)
@@ -147,11 +155,8 @@ class Sweep:
 
     def tidy(self) -> None:
         """Delete the checkpoints of trials that have ended, and Ray's notes."""
-        live = {r.key for r in self.records.values() if r.status not in ENDED}
-        for record in self.records.values():
-            if record.key not in live:
-                shutil.rmtree(self.model_folder(record.key) / "last", ignore_errors=True)
-                withdraw(self.model_folder(record.key) / "last")
+        for key in {record.key for record in self.records.values()}:
+            self._drop_checkpoint(key)
         shutil.rmtree(self.folder / "ray", ignore_errors=True)
 
     def gather(self, best: TrialRecord | None) -> None:

@@ -26,7 +26,7 @@ class Job(Strict):
     folder: str  # <folder>/last: checkpoint, <folder>/best: model folder of the best epoch
     test: bool = False  # measure the best epoch on the test split at the end
     reads: dict[str, str] | None = None  # attributes and fingerprints that it must find, if told
-    keep_last: bool = False  # keep the checkpoint after the end (for going on with more epochs)
+    keep_last: bool = False  # the checkpoint stays until the outcome is on record
 
 
 class Stopped(Exception):

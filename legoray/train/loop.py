@@ -197,7 +197,7 @@ class Training:
             stopped=stopped,
             reason=self._reason(stopped),
         )
-        if not self._job.keep_last:
+        if stopped or not self._job.keep_last:
             self.forget()
         return outcome
 

@@ -11,7 +11,8 @@ from writing_cases import ROOT
 
 from legoray.config import home
 from legoray.data.built import ensure_folder
-from legoray.data.prepare import _fetch_written, prepare
+from legoray.data.plan import _fetch_written
+from legoray.data.prepare import prepare
 from legoray.data.written import list_written, written_folder
 from legoray.llm import build
 from legoray.llm.store import open_states

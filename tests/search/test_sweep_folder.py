@@ -173,3 +173,14 @@ def test_a_reused_process_number_holds_nothing():
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": "long ago"}
     assert not locks.alive(holder, 0.0)
     assert locks.alive({**holder, "started": process_start(os.getpid())}, 1e9)
+
+
+def test_a_checkpoint_goes_once_the_outcome_is_on_record(tmp_path):
+    sweep = opened(tmp_path)
+    record = begin(sweep, 0.1)
+    last = sweep.model_folder(record.key) / "last"
+    last.mkdir(parents=True)
+    sweep.change(record.number, status="interrupted")
+    assert last.exists()
+    sweep.change(record.number, status="completed")
+    assert not last.exists()

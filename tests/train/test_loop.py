@@ -188,6 +188,20 @@ def test_more_epochs_go_on_from_a_kept_checkpoint(run):
     )
 
 
+def test_a_training_whose_outcome_was_lost_is_not_trained_again(run, tmp_path):
+    first = run(trial(epochs=2), keep_last=True)
+    again = run(trial(epochs=2), keep_last=True)
+    assert run.reports == []
+    assert again.epochs == first.epochs
+    assert again.best == first.best
+    assert read_checkpoint(tmp_path / "job")[0].epochs == first.epochs
+
+
+def test_what_the_scheduler_stopped_leaves_no_checkpoint(run, tmp_path):
+    assert run(trial(epochs=2), report=stop_in(1), keep_last=True).stopped
+    assert not (tmp_path / "job" / "last").exists()
+
+
 KILLED = """
 import sys, time
 sys.path.insert(0, {here!r})
