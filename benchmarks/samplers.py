@@ -36,7 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from pydantic import Field
 
-from legoray.config import SamplerConfig, SchedulerConfig, Strict, TrialConfig, build, home
+from legoray.config import Strict, TrialConfig, build, home
 from legoray.data.corpus import Corpus
 from legoray.data.prepare import Prepared, prepare
 from legoray.errors import InfeasibleError
@@ -46,6 +46,7 @@ from legoray.search.check import check_space
 from legoray.search.phases import Goal
 from legoray.search.scheduler import SearchScheduler, make_scheduler
 from legoray.search.space import Space, read_space
+from legoray.spaceconfig import SamplerConfig, SchedulerConfig
 from legoray.train.cache import shared_corpus
 from legoray.train.job import Job, Runtime, Stopped
 from legoray.train.loop import train

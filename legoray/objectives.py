@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from legoray.config import ObjectiveConfig
+from legoray.spaceconfig import ObjectiveConfig
 
 Mode = Literal["max", "min"]
 COSTS: Mapping[str, str] = {

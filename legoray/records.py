@@ -24,8 +24,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from legoray.config import ObjectiveConfig, Strict
+from legoray.config import Strict
 from legoray.errors import InputError, Problem
+from legoray.spaceconfig import ObjectiveConfig
 
 SHARED = 0o644  # others may read what is written: folders are shared among people and nodes
 Status = Literal["running", "completed", "pruned", "infeasible", "failed", "interrupted"]

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from legoray.config import SpaceConfig, TrainConfig, build, expand, home
+from legoray.config import TrainConfig, build, expand, home
 from legoray.errors import InputError, nearest, unknown
+from legoray.spaceconfig import SpaceConfig
 from legoray.yamlfile import parse_yaml
 
 SPACE = """

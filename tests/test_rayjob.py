@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from legoray.config import TrackingConfig, home, lasting
+from legoray.config import home, lasting
 from legoray.errors import InputError
 from legoray.rayjob import command_of, in_copy
 from legoray.search.faraway import sweep_folder
+from legoray.spaceconfig import TrackingConfig
 from legoray.zoo.store import resolve_uri
 
 

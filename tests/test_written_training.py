@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from legoray.config import SpaceConfig, TrialConfig
+from legoray.config import TrialConfig
 from legoray.data.load import load_items, read_manifest
 from legoray.data.prepare import prepare
 from legoray.errors import DamagedError, InputError
@@ -18,6 +18,7 @@ from legoray.search.finals import finals_of, summaries
 from legoray.search.single import Asked, train_one
 from legoray.search.slots import failure_message
 from legoray.search.sweep import Sweep, open_sweep, trial_key
+from legoray.spaceconfig import SpaceConfig
 from legoray.train.cache import shared_corpus, shared_features, shared_inputs
 from legoray.train.job import Job, Runtime
 from legoray.train.loop import open_model

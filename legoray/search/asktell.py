@@ -38,7 +38,6 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from legoray.config import SamplerConfig
 from legoray.errors import InputError, Problem
 from legoray.objectives import missing, objectives_of, values_of
 from legoray.search.cover import MOST_LISTED, listing, repaired
@@ -46,6 +45,7 @@ from legoray.search.journal import open_journal
 from legoray.search.samplers import make_sampler, numbers_in
 from legoray.search.space import Rejected, Space, key_of
 from legoray.search.start import named, start_params
+from legoray.spaceconfig import SamplerConfig
 
 Ending = Literal["completed", "pruned", "infeasible", "failed", "interrupted"]
 

@@ -11,9 +11,9 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-from legoray.config import SearchConfig
 from legoray.errors import InputError
 from legoray.search.sweep import ENDED, Sweep
+from legoray.spaceconfig import SearchConfig
 
 KEEP = 5.0  # seconds between two notes of the time spent; a kill loses no more than these
 

@@ -8,11 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from legoray.config import FinalConfig
 from legoray.objectives import objectives_of
 from legoray.records import TrialRecord
 from legoray.search.pareto import front, spread
 from legoray.search.sweep import Sweep, trial_key
+from legoray.spaceconfig import FinalConfig
 from legoray.zoo.fields import config_key
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from legoray.config import SearchConfig
 from legoray.errors import Problem
+from legoray.spaceconfig import SearchConfig
 
 PATIENCE = 120.0  # seconds for a worker to start and import torch
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from legoray.config import ModelConfig, SpaceConfig, TrainConfig, build, problems_of
+from legoray.config import ModelConfig, TrainConfig, build, problems_of
 from legoray.errors import InputError, Problem
 from legoray.search.datasets import Dataset, read_datasets
 from legoray.search.dependence import (
@@ -37,6 +37,7 @@ from legoray.search.tree import (
     ranges,
     resolve,
 )
+from legoray.spaceconfig import SpaceConfig
 from legoray.yamlfile import Document, Keys, read_yaml
 
 TREES = ("model", "train")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from legoray.config import SpaceConfig
 from legoray.objectives import MEASURED
 from legoray.records import TrialRecord
 from legoray.search.sweep import Sweep
+from legoray.spaceconfig import SpaceConfig
 from legoray.zoo.earlier import Earlier, look_up
 
 Say = Callable[[str], None]

@@ -38,10 +38,10 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from legoray.config import SAMPLER_SETTINGS, SamplerConfig
 from legoray.errors import Problem
 from legoray.search.cma import CmaSampler, Number
 from legoray.search.space import Rejected, Space
+from legoray.spaceconfig import SAMPLER_SETTINGS, SamplerConfig
 
 DRAWS = 200  # configurations that are looked at to see which values all of them have
 POPULATION = 10  # of a genetic algorithm: searches are of tens of trials, not of thousands

@@ -13,10 +13,10 @@ from typing import Any, cast
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
-from legoray.config import SchedulerConfig
 from legoray.records import TrialRecord
 from legoray.search.phases import Goal
 from legoray.search.sweep import ENDED
+from legoray.spaceconfig import SchedulerConfig
 
 
 def make_scheduler(

@@ -20,10 +20,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from legoray.config import DatasetConfig, SpaceConfig, TrainConfig
+from legoray.config import DatasetConfig, TrainConfig
 from legoray.errors import InputError, unknown
 from legoray.model.parts import KINDS, TABLES, declared
 from legoray.records import digest
+from legoray.spaceconfig import SpaceConfig
 
 Schema = dict[str, Any]
 DRAFT = "http://json-schema.org/draft-07/schema#"

@@ -16,13 +16,14 @@ from typing import Any
 
 from rich.console import Console
 
-from legoray.config import SpaceConfig, TrackingConfig, home, lasting, read_dataset
+from legoray.config import home, lasting, read_dataset
 from legoray.data.prepare import Prepared, prepare
 from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.records import Metrics, TrialRecord
 from legoray.search.carried import carried
 from legoray.search.single_config import Single, read_single
 from legoray.search.sweep import ENDED, Sweep, open_sweep, trial_key
+from legoray.spaceconfig import SpaceConfig, TrackingConfig
 from legoray.storage.address import place, portable
 from legoray.yamlfile import Document
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from legoray.config import DatasetConfig, ModelConfig, SpaceConfig, TrainConfig, TrialConfig, build
+from legoray.config import DatasetConfig, ModelConfig, TrainConfig, TrialConfig, build
 from legoray.data.recipes import Recipe, StateRecipe, leaves
 from legoray.errors import InputError, Problem
 from legoray.records import digest
@@ -34,6 +34,7 @@ from legoray.search.tree import (
     below,
     dependent,
 )
+from legoray.spaceconfig import SpaceConfig
 from legoray.yamlfile import Document, Keys
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import legoray
-from legoray.config import SpaceConfig
 from legoray.data.schema import Manifest
 from legoray.errors import InputError, Problem
 from legoray.records import (
@@ -34,6 +33,7 @@ from legoray.records import (
 )
 from legoray.search.lock import SweepLock
 from legoray.search.sweepsync import SweepSync, sync_of
+from legoray.spaceconfig import SpaceConfig
 from legoray.storage.folders import fetch, withdraw
 from legoray.train.version import training_version
 from legoray.yamlfile import Document, dotted, parse_yaml

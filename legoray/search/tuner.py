@@ -17,7 +17,6 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from legoray.config import SearchConfig
 from legoray.errors import InputError, Problem
 from legoray.records import TrialRecord, unwritten
 from legoray.search.finals import Final
@@ -31,6 +30,7 @@ from legoray.search.scribe import Halt, Scribe, Watcher
 from legoray.search.slots import Shared, SlotSettings, disk_trouble
 from legoray.search.sweep import Sweep
 from legoray.search.trainers import TrialRunner
+from legoray.spaceconfig import SearchConfig
 from legoray.storage.address import address_of
 from legoray.zoo.earlier import Earlier
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from legoray.config import ObjectiveConfig
 from legoray.objectives import Objective, objectives_of, on_front, values_of
 from legoray.records import Metrics, SweepInfo, TrialRecord
+from legoray.spaceconfig import ObjectiveConfig
 from legoray.zoo import fields
 from legoray.zoo.slicetable import totals
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from legoray.config import TrackingConfig
 from legoray.errors import InputError
 from legoray.rayjob import in_copy
 from legoray.records import SweepInfo, TrialRecord, read_json, read_trials
+from legoray.spaceconfig import TrackingConfig
 from legoray.storage.folders import fetch
 from legoray.zoo.sender import Sender
 from legoray.zoo.state import FILE, TrackingState, load_state, save_state

@@ -9,13 +9,13 @@ import tinytrain
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from legoray.config import SearchConfig
 from legoray.errors import InputError
 from legoray.search import budget as budgets
 from legoray.search.budget import Budget, Clock, budget_of, left
 from legoray.search.display import Board
 from legoray.search.phases import Goal, Phases
 from legoray.search.sweep import Sweep, open_sweep
+from legoray.spaceconfig import SearchConfig
 
 GOAL = Goal("auc", "max")
 

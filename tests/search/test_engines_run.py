@@ -13,13 +13,13 @@ import tinytrain
 from optuna.trial import TrialState
 from space_cases import make_space
 
-from legoray.config import SearchConfig
 from legoray.errors import InputError
 from legoray.objectives import objectives_of
 from legoray.search.finals import finals_of
 from legoray.search.gpus import workers_on_gpus
 from legoray.search.pareto import front
 from legoray.search.sweep import open_sweep
+from legoray.spaceconfig import SearchConfig
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 import tinytrain
 from rich.console import Console
 
-from legoray.config import FinalConfig, ObjectiveConfig, SearchConfig
 from legoray.objectives import Objective, missing, non_dominated, objectives_of
 from legoray.records import TrialRecord
 from legoray.search.finals import finals_of
@@ -21,6 +20,7 @@ from legoray.search.phases import Goal
 from legoray.search.reuse import earlier_results
 from legoray.search.scribe import Halt, Scribe
 from legoray.search.sweep import open_sweep
+from legoray.spaceconfig import FinalConfig, ObjectiveConfig, SearchConfig
 
 TWO = objectives_of([ObjectiveConfig(name="auc"), ObjectiveConfig(name="latency")], "auc")
 

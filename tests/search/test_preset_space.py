@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from space_cases import make_space, problems_of_space
 
-from legoray.config import SamplerConfig
 from legoray.model.presets import names
 from legoray.search.asktell import AskTell
 from legoray.search.cover import listing
 from legoray.search.finals import count_groups
 from legoray.search.start import start_params
+from legoray.spaceconfig import SamplerConfig
 
 SPACE = """\
 name: named

@@ -14,13 +14,13 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 import legoray
-from legoray.config import FinalConfig, TrackingConfig
 from legoray.search.closing import closing
 from legoray.search.display import Board
 from legoray.search.finals import finals_of
 from legoray.search.phases import Budget, Goal, Phases
 from legoray.search.reuse import earlier_results, taken_line
 from legoray.search.sweep import open_sweep
+from legoray.spaceconfig import FinalConfig, TrackingConfig
 from legoray.train.groupvalues import FILE, GroupValues, Origin, write_values
 from legoray.train.version import digest_of, training_version
 from legoray.zoo.earlier import look_up, own_parts, same_computation

@@ -12,11 +12,12 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from space_cases import SPACE, edited, make_space, problems_of_space
 
-from legoray.config import SamplerConfig, TrialConfig
+from legoray.config import TrialConfig
 from legoray.search.asktell import AskTell, Measured
 from legoray.search.cma import CmaSampler, _Axis
 from legoray.search.samplers import sampler_notes, values_in
 from legoray.search.space import key_of
+from legoray.spaceconfig import SamplerConfig
 
 FLAT = """\
 name: flat

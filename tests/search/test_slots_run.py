@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import tinytrain
 
-from legoray.config import FinalConfig, SchedulerConfig, SearchConfig
 from legoray.search.finals import finals_of
 from legoray.search.sweep import Sweep, open_sweep
+from legoray.spaceconfig import FinalConfig, SchedulerConfig, SearchConfig
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,14 @@ import optuna
 import pytest
 from space_cases import FOUR, SPACE, edited, make_space
 
-from legoray.config import SamplerConfig, TrialConfig
+from legoray.config import TrialConfig
 from legoray.model.compose import check
 from legoray.search.asktell import plain_params
 from legoray.search.cover import every
 from legoray.search.samplers import make_sampler
 from legoray.search.space import Rejected
 from legoray.search.start import start_params
+from legoray.spaceconfig import SamplerConfig
 
 
 def draws(space, count, name="random", seed=0):

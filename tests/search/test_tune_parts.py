@@ -12,7 +12,6 @@ import tinytrain
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from legoray.config import FinalConfig, SchedulerConfig, SearchConfig
 from legoray.records import TrialRecord
 from legoray.search.closing import closing
 from legoray.search.display import Board, span
@@ -23,6 +22,7 @@ from legoray.search.scribe import Halt, Scribe
 from legoray.search.slots import lost_a_peer
 from legoray.search.sweep import open_sweep
 from legoray.search.tuner import _scheduler
+from legoray.spaceconfig import FinalConfig, SchedulerConfig, SearchConfig
 
 GOAL = Goal("auc", "max")
 

@@ -8,12 +8,12 @@ import pytest
 from optuna.trial import TrialState
 from space_cases import SPACE, edited, make_space
 
-from legoray.config import TrackingConfig
 from legoray.records import SweepInfo, TrialRecord, digest, write_json
 from legoray.search.asktell import WARM, AskTell
 from legoray.search.express import NotInSpaceError, express
 from legoray.search.space import SHARE
 from legoray.search.warmstart import warm_start, warm_started
+from legoray.spaceconfig import TrackingConfig
 from legoray.zoo.history import earlier_trials
 from legoray.zoo.record import Recorder
 from legoray.zoo.store import connect

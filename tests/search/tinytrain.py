@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from ray.tune.search import Searcher
 
-from legoray.config import SpaceConfig, TrialConfig
+from legoray.config import TrialConfig
 from legoray.data.corpus import Corpus
 from legoray.data.schema import Manifest
 from legoray.errors import InfeasibleError
 from legoray.records import write_json
+from legoray.spaceconfig import SpaceConfig
 from legoray.train.job import Job, Outcome, Report, Runtime, Stopped
 from legoray.yamlfile import parse_yaml
 

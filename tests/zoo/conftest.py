@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from made_models import save_cnn
 
-from legoray.config import TrackingConfig
+from legoray.spaceconfig import TrackingConfig
 from legoray.zoo.store import connect
 
 

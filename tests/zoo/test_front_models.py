@@ -9,7 +9,7 @@ import pytest
 from made_sweeps import model_folder, on_disk, sweep_info, trial
 from rich.console import Console
 
-from legoray.config import ObjectiveConfig
+from legoray.spaceconfig import ObjectiveConfig
 from legoray.zoo.boardtext import print_board, to_csv, to_markdown
 from legoray.zoo.leaderboard import leaderboard
 from legoray.zoo.record import Recorder

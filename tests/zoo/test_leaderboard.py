@@ -12,8 +12,8 @@ import pytest
 from made_sweeps import baseline, on_disk, sweep_info, trial
 from rich.console import Console
 
-from legoray.config import TrackingConfig
 from legoray.errors import InputError
+from legoray.spaceconfig import TrackingConfig
 from legoray.zoo.board import settings_text
 from legoray.zoo.leaderboard import leaderboard, print_leaderboard
 from legoray.zoo.record import Recorder

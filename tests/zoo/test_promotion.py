@@ -11,8 +11,8 @@ import pytest
 from made_sweeps import model_folder, on_disk, sweep_info, trial
 
 from legoray.cli import app, run
-from legoray.config import TrackingConfig
 from legoray.records import write_json
+from legoray.spaceconfig import TrackingConfig
 from legoray.train.groupvalues import FILE, GroupValues, Origin, write_values
 from legoray.zoo.comparison import Comparison, read_comparison
 from legoray.zoo.record import Recorder, send_missing

@@ -12,7 +12,7 @@ import torch
 from made_models import MAX_HISTORY, ROWS, save_cnn, save_id, token_features
 from made_sweeps import model_folder, on_disk, sweep_info, trial
 
-from legoray.config import ModelConfig, TrackingConfig
+from legoray.config import ModelConfig
 from legoray.data.recipes import StateRecipe
 from legoray.errors import InputError
 from legoray.llm.store import states_of_texts
@@ -20,6 +20,7 @@ from legoray.model.base import Batch
 from legoray.model.inputs import Inputs, Recipes
 from legoray.model.io import load_model, save_model
 from legoray.model.recommender import recipes_of, seeded, shape_of
+from legoray.spaceconfig import TrackingConfig
 from legoray.zoo.package import requirements
 from legoray.zoo.pyfunc import _load_pyfunc
 from legoray.zoo.recommend import read_texts, recommend

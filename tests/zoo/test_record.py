@@ -17,9 +17,9 @@ from xml.etree import ElementTree
 import pytest
 from made_sweeps import baseline, model_folder, on_disk, sweep_info, trial
 
-from legoray.config import TrackingConfig
 from legoray.errors import InputError
 from legoray.records import TrialRecord, read_trials, write_json
+from legoray.spaceconfig import TrackingConfig
 from legoray.zoo import record as recording
 from legoray.zoo.leaderboard import leaderboard
 from legoray.zoo.record import Recorder, send_missing
@@ -320,7 +320,7 @@ import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from pathlib import Path
 from made_sweeps import *
-from legoray.config import TrackingConfig
+from legoray.spaceconfig import TrackingConfig
 from legoray.records import read_trials
 from legoray.zoo.record import Recorder
 recorder = Recorder(TrackingConfig(), sweep_info(), Path({str(folder)!r}))

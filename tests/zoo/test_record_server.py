@@ -12,8 +12,8 @@ import pytest
 from made_models import save_cnn
 from made_sweeps import model_folder, on_disk, sweep_info, trial
 
-from legoray.config import TrackingConfig
 from legoray.errors import InputError
+from legoray.spaceconfig import TrackingConfig
 from legoray.zoo import record as recording
 from legoray.zoo.leaderboard import leaderboard
 from legoray.zoo.locate import located
