@@ -38,8 +38,9 @@ from legoray.config import TrialConfig, build, home
 from legoray.data.prepare import Prepared, prepare
 from legoray.rayinit import ensure_ray
 from legoray.records import TrialRecord
+from legoray.search.opening import open_sweep
 from legoray.search.space import Space, read_space
-from legoray.search.sweep import Sweep, open_sweep
+from legoray.search.sweep import Sweep
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 2.0  # of training in one trial

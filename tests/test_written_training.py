@@ -15,9 +15,10 @@ from legoray.data.prepare import prepare
 from legoray.errors import DamagedError, InputError
 from legoray.records import SweepInfo, read_json, read_trials
 from legoray.search.finals import finals_of, summaries
+from legoray.search.opening import open_sweep
 from legoray.search.single import Asked, train_one
 from legoray.search.slots import failure_message
-from legoray.search.sweep import Sweep, open_sweep, trial_key
+from legoray.search.sweep import Sweep, trial_key
 from legoray.spaceconfig import SpaceConfig
 from legoray.train.cache import shared_corpus, shared_features, shared_inputs
 from legoray.train.job import Job, Runtime

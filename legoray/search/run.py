@@ -19,6 +19,7 @@ from legoray.records import TrialRecord, digest
 from legoray.search.budget import Budget, budget_of, left
 from legoray.search.faraway import check_nodes, check_storage, sweep_folder
 from legoray.search.finals import count_groups, finals_of, winner
+from legoray.search.opening import open_sweep
 from legoray.search.samplers import sampler_notes
 from legoray.search.several import (
     check_all,
@@ -29,7 +30,7 @@ from legoray.search.several import (
 )
 from legoray.search.space import Space, read_spaces
 from legoray.search.start_from import start_notes
-from legoray.search.sweep import ENDED, Sweep, data_title, open_sweep
+from legoray.search.sweep import ENDED, Sweep, data_title
 from legoray.storage.address import portable
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from legoray.data.prepare import Prepared, prepare
 from legoray.errors import InfeasibleError, InputError, Problem
 from legoray.records import Metrics, TrialRecord
 from legoray.search.carried import carried
+from legoray.search.opening import open_sweep
 from legoray.search.single_config import Single, read_single
-from legoray.search.sweep import ENDED, Sweep, open_sweep, trial_key
+from legoray.search.sweep import ENDED, Sweep, trial_key
 from legoray.spaceconfig import SpaceConfig, TrackingConfig
 from legoray.storage.address import place, portable
 from legoray.yamlfile import Document

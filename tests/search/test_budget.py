@@ -13,8 +13,9 @@ from legoray.errors import InputError
 from legoray.search import budget as budgets
 from legoray.search.budget import Budget, Clock, budget_of, left
 from legoray.search.display import Board
+from legoray.search.opening import open_sweep
 from legoray.search.phases import Goal, Phases
-from legoray.search.sweep import Sweep, open_sweep
+from legoray.search.sweep import Sweep
 from legoray.spaceconfig import SearchConfig
 
 GOAL = Goal("auc", "max")

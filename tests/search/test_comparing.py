@@ -15,8 +15,8 @@ from scipy import stats
 from legoray.errors import InputError
 from legoray.search.closing import closing
 from legoray.search.comparing import compare_finals
+from legoray.search.opening import open_sweep
 from legoray.search.phases import Goal
-from legoray.search.sweep import open_sweep
 from legoray.train.groupvalues import FILE, GroupValues, Origin, write_values
 from legoray.zoo.boardtext import print_board, to_markdown
 from legoray.zoo.comparison import read_comparison, write_comparison

@@ -17,8 +17,8 @@ from legoray.errors import InputError
 from legoray.objectives import objectives_of
 from legoray.search.finals import finals_of
 from legoray.search.gpus import workers_on_gpus
+from legoray.search.opening import open_sweep
 from legoray.search.pareto import front
-from legoray.search.sweep import open_sweep
 from legoray.spaceconfig import SearchConfig
 
 

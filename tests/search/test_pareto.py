@@ -15,11 +15,11 @@ from legoray.objectives import Objective, missing, non_dominated, objectives_of
 from legoray.records import TrialRecord
 from legoray.search.finals import finals_of
 from legoray.search.fronttable import print_front
+from legoray.search.opening import open_sweep
 from legoray.search.pareto import front, knee, spread
 from legoray.search.phases import Goal
 from legoray.search.reuse import earlier_results
 from legoray.search.scribe import Halt, Scribe
-from legoray.search.sweep import open_sweep
 from legoray.spaceconfig import FinalConfig, ObjectiveConfig, SearchConfig
 
 TWO = objectives_of([ObjectiveConfig(name="auc"), ObjectiveConfig(name="latency")], "auc")

@@ -17,9 +17,9 @@ import legoray
 from legoray.search.closing import closing
 from legoray.search.display import Board
 from legoray.search.finals import finals_of
+from legoray.search.opening import open_sweep
 from legoray.search.phases import Budget, Goal, Phases
 from legoray.search.reuse import earlier_results, taken_line
-from legoray.search.sweep import open_sweep
 from legoray.spaceconfig import FinalConfig, TrackingConfig
 from legoray.train.groupvalues import FILE, GroupValues, Origin, write_values
 from legoray.train.version import digest_of, training_version

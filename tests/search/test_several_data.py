@@ -12,9 +12,9 @@ from space_cases import edited, make_space, problems_of_space, write_space
 from test_resume_kill import Driver, records
 
 from legoray.records import SweepInfo, read_json
+from legoray.search.opening import open_sweep
 from legoray.search.several import refuse_one, refuse_several
 from legoray.search.space import read_spaces
-from legoray.search.sweep import open_sweep
 from legoray.zoo.leaderboard import leaderboard
 
 ROOT = Path(__file__).resolve().parents[2]

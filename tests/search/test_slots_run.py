@@ -10,7 +10,8 @@ import pytest
 import tinytrain
 
 from legoray.search.finals import finals_of
-from legoray.search.sweep import Sweep, open_sweep
+from legoray.search.opening import open_sweep
+from legoray.search.sweep import Sweep
 from legoray.spaceconfig import FinalConfig, SchedulerConfig, SearchConfig
 
 

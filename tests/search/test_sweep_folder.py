@@ -16,7 +16,8 @@ from legoray.errors import InputError
 from legoray.records import TrialRecord, read_trials
 from legoray.search import lock as locks
 from legoray.search.lock import SweepLock, process_start
-from legoray.search.sweep import Sweep, open_sweep, trial_key
+from legoray.search.opening import open_sweep
+from legoray.search.sweep import Sweep, trial_key
 
 
 def opened(tmp_path, text=tinytrain.SPACE, **more) -> Sweep:

@@ -11,7 +11,7 @@ from storage_server import BUCKET, served
 
 from legoray.errors import InputError
 from legoray.search import sweepsync
-from legoray.search.sweep import open_sweep
+from legoray.search.opening import open_sweep
 from legoray.storage import remote
 from legoray.storage.address import place
 from legoray.train.job import Job

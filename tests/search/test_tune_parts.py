@@ -16,11 +16,11 @@ from legoray.records import TrialRecord
 from legoray.search.closing import closing
 from legoray.search.display import Board, span
 from legoray.search.finals import finals_of, ranked, summaries, winner
+from legoray.search.opening import open_sweep
 from legoray.search.phases import Budget, Goal, Phases
 from legoray.search.scheduler import make_scheduler
 from legoray.search.scribe import Halt, Scribe
 from legoray.search.slots import lost_a_peer
-from legoray.search.sweep import open_sweep
 from legoray.search.tuner import _scheduler
 from legoray.spaceconfig import FinalConfig, SchedulerConfig, SearchConfig
 
