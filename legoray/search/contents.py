@@ -10,7 +10,8 @@ from legoray.search.cover import every
 from legoray.search.formula import AbsentError, Formula, FormulaError, Path
 from legoray.search.places import Spot, canonical
 from legoray.search.space import Space
-from legoray.search.tree import Node, independent, resolve
+from legoray.search.tree import Node, resolve
+from legoray.search.walk import independent
 
 MOST_SETTINGS = 2000
 

@@ -13,17 +13,8 @@ from legoray.config import TrialConfig
 from legoray.errors import InputError, Problem
 from legoray.search.draw import Draw, UnmetError
 from legoray.search.space import Space, key_of
-from legoray.search.tree import (
-    END,
-    Atom,
-    Choice,
-    Pick,
-    Range,
-    Scalar,
-    atoms,
-    same,
-    text_of,
-)
+from legoray.search.tree import END, Choice, Pick, Range, Scalar, same, text_of
+from legoray.search.walk import Atom, atoms
 
 T = TypeVar("T")
 TRIES = 400  # drawings before values are said to go together with nothing

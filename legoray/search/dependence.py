@@ -11,7 +11,8 @@ from legoray.search.formula import Formula
 from legoray.search.notation import KINDS, Reader, settings_of
 from legoray.search.places import Places, case_problems, overlaps, unknown_paths
 from legoray.search.space import Condition
-from legoray.search.tree import Case, Group, Node, dependent
+from legoray.search.tree import Case, Group, Node
+from legoray.search.walk import dependent
 from legoray.yamlfile import Keys
 
 

@@ -29,9 +29,9 @@ from legoray.search.tree import (
     Scalar,
     below,
     resolve,
-    searched,
     text_of,
 )
+from legoray.search.walk import searched
 from legoray.yamlfile import Keys
 
 if TYPE_CHECKING:

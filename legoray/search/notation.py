@@ -22,10 +22,10 @@ from legoray.search.tree import (
     fits,
     name_of,
     same,
-    searched,
     sort_key,
     text_of,
 )
+from legoray.search.walk import searched
 from legoray.yamlfile import Document, Keys, dotted, scalar
 
 WORDS = ("choice", "int", "float", "log", "case")

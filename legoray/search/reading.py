@@ -23,20 +23,8 @@ from legoray.search.notation import KINDS, Reader, is_search
 from legoray.search.objectives import objective_problems
 from legoray.search.preset_tree import composition_problems, part_name, preset_choice
 from legoray.search.space import Condition, Space
-from legoray.search.tree import (
-    Choice,
-    Const,
-    Group,
-    Moved,
-    Node,
-    Range,
-    Resolved,
-    Scalar,
-    atoms,
-    independent,
-    ranges,
-    resolve,
-)
+from legoray.search.tree import Choice, Const, Group, Moved, Node, Range, Resolved, Scalar, resolve
+from legoray.search.walk import atoms, independent, ranges
 from legoray.spaceconfig import SpaceConfig
 from legoray.yamlfile import Document, Keys, read_yaml
 

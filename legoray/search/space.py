@@ -21,19 +21,8 @@ from legoray.search.fits import Fits, part_names
 from legoray.search.formula import Formula
 from legoray.search.notation import KINDS
 from legoray.search.places import PRESET
-from legoray.search.tree import (
-    END,
-    Choice,
-    Group,
-    Moved,
-    Node,
-    Pick,
-    Range,
-    Scalar,
-    atoms,
-    below,
-    dependent,
-)
+from legoray.search.tree import END, Choice, Group, Moved, Node, Pick, Range, Scalar, below
+from legoray.search.walk import atoms, dependent
 from legoray.spaceconfig import SpaceConfig
 from legoray.yamlfile import Document, Keys
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from legoray.search.notation import Reader
-from legoray.search.tree import Choice, Const, Group, Range, atoms, resolve
+from legoray.search.tree import Choice, Const, Group, Range, resolve
+from legoray.search.walk import atoms
 from legoray.yamlfile import parse_yaml
 
 
