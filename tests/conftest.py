@@ -68,3 +68,13 @@ def sample_tables(tmp_path_factory):
     with FileLock(root / "sample.lock"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEGORAY_HOME", str(root / "sample_home"))
         return prepare(ROOT / "datasets" / "mind_sample.yaml", say=lambda text: None).tables
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """An empty MLflow database; making one takes seconds, copying it none."""
+    from legoray.zoo.store import connect
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    connect(f"sqlite:///{file}").search_experiments()
+    return file

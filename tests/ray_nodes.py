@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from legoray.rayinit import QUIET
+from legoray.rayinit import QUIET, quiet_environment
+
+
+@contextlib.contextmanager
+def local_ray(importable: Path, **resources: int) -> Iterator[Any]:
+    """A local Ray of these resources, whose workers can import what lies in a folder."""
+    old = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(importable), *([old] if old else [])])
+    quiet_environment()
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="lr-", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            address="local",
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=200 * 2**20,
+            _temp_dir=folder,
+            **resources,
+        )
+        yield ray
+        ray.shutdown()
+    os.environ.pop("PYTHONPATH")
+    if old is not None:
+        os.environ["PYTHONPATH"] = old
 
 
 def free_ports(count: int) -> list[int]:

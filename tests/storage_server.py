@@ -10,7 +10,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
+import pytest
 from ray_nodes import free_ports
+
+from legoray.storage import remote
 
 BUCKET = "legoray-tests"
 
@@ -74,6 +77,13 @@ def served() -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def ask_only(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process ask this server, and nothing that it asked before."""
+    remote._filesystem.cache_clear()
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
 
 
 def plain_environment() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from llm_cases import ITEMS
-from storage_server import BUCKET, served
+from storage_server import BUCKET, ask_only, served
 from store_cases import ALL, recipe_of
 from writing_cases import ROOT
 
@@ -17,7 +17,6 @@ from legoray.data.written import list_written, written_folder
 from legoray.llm import build
 from legoray.llm.store import open_states
 from legoray.records import write_json
-from legoray.storage import remote
 from legoray.storage.folders import share
 
 
@@ -30,9 +29,7 @@ def server():
 @pytest.fixture
 def machine(server, monkeypatch, tmp_path, request):
     """Be a machine of some name: gives its mirror of LEGORAY_HOME."""
-    remote._filesystem.cache_clear()
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
+    ask_only(server, monkeypatch)
     monkeypatch.setenv("LEGORAY_HOME", f"s3://{BUCKET}/{request.node.name}")
 
     def be(name):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import madeup
 import pytest
 import tinytrain
 from optuna.trial import TrialState
+from ray_nodes import local_ray
 from space_cases import make_space
 
 from legoray.errors import InputError
@@ -25,28 +24,8 @@ from legoray.spaceconfig import SearchConfig
 @pytest.fixture(scope="module")
 def cluster():
     """A local Ray of three CPUs and one GPU that is only counted, not there."""
-    old = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = f"{Path(__file__).parent}:{old or ''}"
-    from legoray.rayinit import quiet_environment
-
-    quiet_environment()
-    import ray
-
-    with tempfile.TemporaryDirectory(prefix="lr-", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            address="local",
-            num_cpus=3,
-            num_gpus=1,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=200 * 2**20,
-            _temp_dir=folder,
-        )
+    with local_ray(Path(__file__).parent, num_cpus=3, num_gpus=1) as ray:
         yield ray
-        ray.shutdown()
-    os.environ.pop("PYTHONPATH")
-    if old is not None:
-        os.environ["PYTHONPATH"] = old
 
 
 class Run:

@@ -67,14 +67,6 @@ def measured(sweep, config, phase="search", status="completed", auc=0.7):
     return record
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """An empty MLflow database; making one takes seconds, copying it none."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    connect(f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
 def store(tmp_path, empty_store):
     """Address of a store of the test's own."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import pytest
 import tinytrain
+from ray_nodes import local_ray
 
 from legoray.search.finals import finals_of
 from legoray.search.opening import open_sweep
@@ -18,27 +17,8 @@ from legoray.spaceconfig import FinalConfig, SchedulerConfig, SearchConfig
 @pytest.fixture(scope="module")
 def cluster():
     """A local Ray of two CPUs whose workers can import the test's training."""
-    old = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-    from legoray.rayinit import quiet_environment
-
-    quiet_environment()
-    import ray
-
-    with tempfile.TemporaryDirectory(prefix="lr-", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            address="local",
-            num_cpus=2,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=200 * 2**20,
-            _temp_dir=folder,
-        )
+    with local_ray(Path(__file__).parent, num_cpus=2) as ray:
         yield ray
-        ray.shutdown()
-    os.environ.pop("PYTHONPATH")
-    if old is not None:
-        os.environ["PYTHONPATH"] = old
 
 
 def make_sweep(tmp_path) -> Sweep:

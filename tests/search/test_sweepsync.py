@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import tinytrain
-from storage_server import BUCKET, served
+from storage_server import BUCKET, ask_only, served
 
 from legoray.errors import InputError
 from legoray.search import sweepsync
@@ -46,9 +46,7 @@ class Machines:
 
 @pytest.fixture
 def machines(server, monkeypatch, tmp_path, request):
-    remote._filesystem.cache_clear()
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
+    ask_only(server, monkeypatch)
     monkeypatch.setattr(sweepsync, "SETTLE", 0.0)
     monkeypatch.setattr(sweepsync, "PERIOD", 0.05)
     return Machines(tmp_path, monkeypatch, f"s3://{BUCKET}/{request.node.name}")

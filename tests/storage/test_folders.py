@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from storage_server import BUCKET, served
+from storage_server import BUCKET, ask_only, served
 
 from legoray.errors import DamagedError, InputError
 from legoray.storage import folders, remote
@@ -22,9 +22,7 @@ def server():
 @pytest.fixture
 def on(server, monkeypatch, tmp_path, request):
     """Be another node: gives the folder of an address there."""
-    remote._filesystem.cache_clear()
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
+    ask_only(server, monkeypatch)
 
     def node(name: str):
         monkeypatch.setenv("LEGORAY_NODE_CACHE", str(tmp_path / name))

@@ -20,14 +20,6 @@ from legoray.spaceconfig import TrackingConfig
 from legoray.zoo.store import connect
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """An empty MLflow database; making one takes seconds, copying it none."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    connect(f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
 def project(tmp_path, monkeypatch, empty_store):
     """A project folder with an empty store, entered."""
