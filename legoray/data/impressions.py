@@ -21,6 +21,7 @@ from pydantic import Field
 
 from legoray.config import Share, Strict
 from legoray.data.engine import shard_name
+from legoray.data.keyindex import KeyIndex
 from legoray.data.numberfile import NumberFile, gather
 from legoray.data.processors.base import Run, as_array, number_keys
 from legoray.data.protocol import temporal_split
@@ -332,14 +333,10 @@ class _Log:
 
 
 def numbered(
-    offsets: Int64, words: pa.Array, keys: pa.Array
+    offsets: Int64, words: pa.Array, keys: KeyIndex
 ) -> tuple[pa.ListArray, pa.Array, NDArray[np.bool_]]:
     """Lists of item ids, how many unknown words each list had, and which words were known."""
-    return placed(offsets, pc.index_in(words, value_set=keys))
-
-
-def placed(offsets: Int64, index: pa.Array) -> tuple[pa.ListArray, pa.Array, NDArray[np.bool_]]:
-    """The same of words whose places among the keys are known; null for an unknown one."""
+    index = keys.find(words)
     known = pc.is_valid(index).to_numpy(zero_copy_only=False)
     kept = keep(offsets, known)
     items = index.filter(pa.array(known)).to_numpy(zero_copy_only=False).astype(np.int32) + 1

@@ -27,6 +27,7 @@ from legoray.data.impressions import (
     write_part,
     write_split,
 )
+from legoray.data.keyindex import KeyIndex
 from legoray.data.lines import PLACE, mark
 from legoray.data.processors.base import Processor, Run, Sources, as_array
 from legoray.data.processors.ebnerd_histories import read_histories, write_user_histories
@@ -208,9 +209,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return is_plain(inner)
 
 
-def _item_ids(run: Run) -> pa.Array:
+def _item_ids(run: Run) -> KeyIndex:
     """The items' keys as the numbers that the logs have."""
-    return as_array(read_folder(run.stages.work / "items", ["key"])["key"]).cast(pa.int64())
+    keys = as_array(read_folder(run.stages.work / "items", ["key"])["key"])
+    return KeyIndex.of(keys.cast(pa.int64()))
 
 
 def _ids_in_the_logs(run: Run, parts: tuple[str, ...]) -> pa.Array:

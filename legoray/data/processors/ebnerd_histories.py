@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from legoray.data.corpus import Int32, Int64
 from legoray.data.engine import shard_name
 from legoray.data.impressions import Parts, joined, save_places, sum_of, user_counts
+from legoray.data.keyindex import KeyIndex
 from legoray.data.lines import mark
 from legoray.data.processors.base import Run, as_array, number_keys
 from legoray.data.processors.ebnerd_rows import HISTORY_COLUMNS, PROFILE, parse_history
@@ -31,7 +32,7 @@ NAMES = {  # arXiv 2410.03432, table 4; ages are the first year of ten, as they 
 }  # fmt: skip
 
 
-def read_histories(run: Run, path: Path, part: str, keys: pa.Array, folder: Path) -> Facts:
+def read_histories(run: Run, path: Path, part: str, keys: KeyIndex, folder: Path) -> Facts:
     """Keep a part's histories (`user`, `items`, `times`) table by table in a folder.
 
     Raises:

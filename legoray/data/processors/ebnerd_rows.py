@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from legoray.data.badrows import repeated
 from legoray.data.convert import to_key
 from legoray.data.impressions import numbered
+from legoray.data.keyindex import KeyIndex
 from legoray.data.lines import PLACE, mark
 from legoray.data.processors.base import as_array
 from legoray.data.ragged import Int64, keep, list_array, offsets_of, rows_of
@@ -58,12 +59,12 @@ HISTORY_COLUMNS: dict[str, tuple[Accept, str]] = {
 PROFILE = ("gender", "postcode", "age")
 
 
-def parse_behaviors(rows: pa.Table, keys: pa.Array, *, labeled: bool) -> pa.Table:
+def parse_behaviors(rows: pa.Table, keys: KeyIndex, *, labeled: bool) -> pa.Table:
     """Impressions with items as numbers; articles that are not described are taken out.
 
     Args:
         rows: of behaviors.parquet.
-        keys: the items' ids `[N]` (int64).
+        keys: of the items' ids `[N]` (int64).
         labeled: whether the file says what was clicked.
     """
     rows = _checked(rows, "impression_time")
@@ -95,12 +96,12 @@ def parse_behaviors(rows: pa.Table, keys: pa.Array, *, labeled: bool) -> pa.Tabl
     return pa.table({**columns, **_profile(rows), **{name: rows[name] for name in PLACE}})
 
 
-def parse_history(rows: pa.Table, keys: pa.Array) -> pa.Table:
+def parse_history(rows: pa.Table, keys: KeyIndex) -> pa.Table:
     """Histories in order of time, with items as numbers; what has no id or time is taken out.
 
     Args:
         rows: of history.parquet.
-        keys: the items' ids `[N]` (int64).
+        keys: of the items' ids `[N]` (int64).
     """
     rows = _checked(rows, "")
     offsets, ids = id_lists(rows["article_id_fixed"])

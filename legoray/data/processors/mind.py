@@ -17,13 +17,14 @@ from pydantic import Field
 from legoray.data.files import RawFolder
 from legoray.data.impressions import (
     ImpressionOptions,
+    numbered,
     parts_of,
-    placed,
     split_words,
     write_given_histories,
     write_part,
     write_split,
 )
+from legoray.data.keyindex import KeyIndex
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark, read_fields
 from legoray.data.processors.base import Processor, Run, Sources
 from legoray.data.processors.mind_news import ATTRIBUTES, merged_news, place_of
@@ -127,7 +128,7 @@ class Mind(Processor):
         path = run.sources[f"behaviors/{part}"]
         keys = read_folder(run.stages.work / "items", ["key"])["key"].combine_chunks()
         labeled = part == "train" or is_labeled(path)
-        parse = partial(parse_behaviors, keys=keys, labeled=labeled)
+        parse = partial(parse_behaviors, keys=KeyIndex.of(keys), labeled=labeled)
         tables = run.parsed(parse, blocks_of(path), path)
         facts = write_part(folder, part, tables, path=path, labeled=labeled)
         return facts.model_copy(update={"dropped": facts.dropped | run.bad_rows.drain()})
@@ -136,7 +137,7 @@ class Mind(Processor):
         return write_split(run, self.behaviors, HISTORY, split, folder)
 
 
-def parse_behaviors(block: Block, keys: pa.Array, *, labeled: bool) -> pa.Table:
+def parse_behaviors(block: Block, keys: KeyIndex, *, labeled: bool) -> pa.Table:
     """A block of behaviors.tsv with items as numbers; unknown news are taken out and counted."""
     rows = read_fields(block, BEHAVIORS)
     time = pc.strptime(rows["time"], format=TIME, unit="s", error_is_null=True)
@@ -153,10 +154,8 @@ def parse_behaviors(block: Block, keys: pa.Array, *, labeled: bool) -> pa.Table:
         keys_of, label = words[1], np.zeros(len(words[1]), np.int8)
     rows = mark(rows, pa.array(np.diff(words[0]) == 0), "there are no candidates", "candidates")
     past = split_words(rows["history"])
-    # Both at once: a table of all keys is made for each look-up.
-    index = pc.index_in(pa.concat_arrays([past[1], keys_of]), value_set=keys)
-    history, unknown_history, _ = placed(past[0], index.slice(0, len(past[1])))
-    items, unknown_candidates, known = placed(words[0], index.slice(len(past[1])))
+    history, unknown_history, _ = numbered(*past, keys)
+    items, unknown_candidates, known = numbered(words[0], keys_of, keys)
     labels = pa.ListArray.from_arrays(items.offsets, label[known])
     columns = {
         "impression": rows["impression"],

@@ -26,6 +26,7 @@ from legoray.data.impressions import (
     write_part,
     write_split,
 )
+from legoray.data.keyindex import KeyIndex
 from legoray.data.lines import PLACE, Block, Layout, blocks_of, mark
 from legoray.data.processors.base import Processor, Run, Sources, as_array
 from legoray.data.ragged import Int64, keep, list_array, rows_of
@@ -88,14 +89,14 @@ class Pens(Processor):
         path = run.sources[part]
         layout, header = headed_layout(path, LOG)
         keys = as_array(read_folder(run.stages.work / "items", ["key"])["key"])
-        parse = partial(parse_log, keys=keys, layout=layout, header=header)
+        parse = partial(parse_log, keys=KeyIndex.of(keys), layout=layout, header=header)
         tables = run.parsed(parse, blocks_of(path), path)
         counted = UNKNOWN | {"late": "history_items_not_before_the_impression"}
         facts = write_part(folder, part, tables, path=path, labeled=True, counted=counted)
         return facts.model_copy(update={"dropped": facts.dropped | run.bad_rows.drain()})
 
 
-def parse_log(block: Block, keys: pa.Array, layout: Layout, *, header: bool) -> pa.Table:
+def parse_log(block: Block, keys: KeyIndex, layout: Layout, *, header: bool) -> pa.Table:
     """A block of train.tsv with items as numbers: the clicks, then what was not clicked.
 
     Histories come in order of their times, without what is not before the impression's start.
@@ -148,7 +149,7 @@ def _histories(rows: pa.Table, start: pa.ChunkedArray) -> tuple[pa.Table, Int64,
 
 
 def _candidates(
-    clicked: tuple[Int64, pa.Array], others: tuple[Int64, pa.Array], keys: pa.Array
+    clicked: tuple[Int64, pa.Array], others: tuple[Int64, pa.Array], keys: KeyIndex
 ) -> tuple[pa.ListArray, np.ndarray, pa.Array]:
     """Clicks and what was not clicked as one list each, their labels, and the unknown ones."""
     found = [numbered(*words, keys) for words in (clicked, others)]
