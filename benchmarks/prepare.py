@@ -250,7 +250,9 @@ def main() -> None:
         if free < NEEDED * max(given.scales) / 10:
             raise SystemExit(f"{folder}: {free / 1e9:.1f} GB are free, too few for these scales")
         for part in given.part:
-            PARTS[part](Path(folder), given.scales, alone=given.alone)
+            own = Path(folder, part)
+            own.mkdir()
+            PARTS[part](own, given.scales, alone=given.alone)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ from legoray.rayinit import QUIET, quiet_environment
 
 @contextlib.contextmanager
 def local_ray(importable: Path, **resources: int) -> Iterator[Any]:
-    """A local Ray of these resources, whose workers can import what lies in a folder."""
+    """A local Ray whose workers can import what lies in a folder, and what all tests share."""
     old = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(importable), *([old] if old else [])])
+    found = [str(importable), str(Path(__file__).parent), *([old] if old else [])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(found)
     quiet_environment()
     import ray
 

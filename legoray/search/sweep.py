@@ -104,7 +104,7 @@ class Sweep:
         """Delete a checkpoint, unless a training that is not over has it."""
         if all(r.status in ENDED for r in self.records.values() if r.key == key):
             shutil.rmtree(self.model_folder(key) / "last", ignore_errors=True)
-            withdraw(self.model_folder(key) / "last")
+            withdraw(self.model_folder(key) / "last", of_any_node=True)
 
     def _save(self, record: TrialRecord) -> None:
         write_json(self.folder / "trials" / f"{record.number}.json", record)

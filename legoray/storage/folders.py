@@ -98,8 +98,12 @@ def share(folder: Path, leave: Collection[str] = ()) -> None:
                 remote.remove(_object(address, name, sum_))
 
 
-def withdraw(folder: Path) -> None:
-    """Remove a mirrored folder from its address, unless another node has changed it since.
+def withdraw(folder: Path, *, of_any_node: bool = False) -> None:
+    """Remove a mirrored folder from its address.
+
+    Args:
+        folder: of this node; a plain folder mirrors no address, and nothing is removed.
+        of_any_node: also what another node has put there or changed since.
 
     Raises:
         InputError: the service refuses.
@@ -108,8 +112,10 @@ def withdraw(folder: Path) -> None:
     if address is None:
         return
     with _locked(folder):
-        found = _listing(address)
-        if found is not None and found.files == _mine(folder).sums():
+        if of_any_node:  # with what one has sent that died before it named it
+            for name in sorted(remote.listing(address), key=lambda name: name != NAME):
+                remote.remove(address / name)
+        elif (found := _listing(address)) is not None and found.files == _mine(folder).sums():
             remote.remove(address / NAME)
             for name, sum_ in found.files.items():
                 remote.remove(_object(address, name, sum_))

@@ -55,9 +55,9 @@ def search(cluster, sample_tables, tmp_path, monkeypatch):  # noqa: F811
 
 @pytest.mark.slow
 def test_too_little_memory_halves_the_micro_batch_and_then_is_infeasible(search):
-    """Of 2,048 samples at once the process has no room; of a model of 8,192 dimensions neither."""
+    """There is no room for 4,096 samples at once, nor for a model of 32,768 dimensions."""
     code, records, rows = search(
-        hidden="{choice: [1024, 8192]}", batch=2048, more="learning_rate: 1e-3"
+        hidden="{choice: [2048, 32768]}", batch=4096, more="learning_rate: 1e-3"
     )
     small, large = sorted(records, key=lambda r: r.config["model"]["hidden_size"])
     assert code == 0
@@ -68,9 +68,9 @@ def test_too_little_memory_halves_the_micro_batch_and_then_is_infeasible(search)
     assert "out of memory" in large.reason
     assert not (search.folder / "models" / large.key / "last").exists()
     told = {row.params["model/hidden_size"]: row for row in rows}
-    assert told[1024].state == TrialState.COMPLETE
-    assert told[8192].state == TrialState.FAIL
-    assert told[8192].user_attrs["outcome"] == "infeasible"
+    assert told[2048].state == TrialState.COMPLETE
+    assert told[32768].state == TrialState.FAIL
+    assert told[32768].user_attrs["outcome"] == "infeasible"
 
 
 @pytest.mark.slow

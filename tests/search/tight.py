@@ -12,7 +12,7 @@ from legoray.train.checkpoint import read_checkpoint
 from legoray.train.job import Job, Outcome, Report, Runtime
 from legoray.train.loop import train as real
 
-ROOM = 200  # MiB that a training may take
+ROOM = 640  # MiB that a training may take; a thread that starts meanwhile takes up to 136 of them
 
 
 @contextlib.contextmanager

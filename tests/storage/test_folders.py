@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
@@ -166,6 +167,21 @@ def test_only_what_is_still_ours_is_withdrawn(on):
     assert content(first) == {"a": "2"}
     withdraw(first)
     assert not fetch(on("third"))
+
+
+def test_all_is_withdrawn_that_any_node_has_sent(on, server, monkeypatch, request):
+    first = on("first")
+    fill(first, a="1")
+    share(first)
+    fill(first, a="2")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(remote, "write", lambda *_: sys.exit())  # dies before it names what it sent
+        share(first)
+    second = on("second")
+    withdraw(second, of_any_node=True)
+    assert not fetch(second)
+    left = server.names(f"{request.node.name}/")
+    assert [name for name in left if not name.endswith("/")] == []
 
 
 def test_damage_is_told(on, server):
