@@ -174,9 +174,10 @@ def test_all_is_withdrawn_that_any_node_has_sent(on, server, monkeypatch, reques
     fill(first, a="1")
     share(first)
     fill(first, a="2")
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(remote, "write", lambda *_: sys.exit())  # dies before it names what it sent
-        share(first)
+    with monkeypatch.context() as patch:  # it dies before it names what it has sent
+        patch.setattr(remote, "write", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            share(first)
     second = on("second")
     withdraw(second, of_any_node=True)
     assert not fetch(second)
