@@ -197,7 +197,10 @@ def metrics_of(
         raise ValueError("; ".join(map(str, problems)))
     if not len(blocks) and any(name not in POOLED for name in names):
         raise ValueError("no group has both a click and a non-click")
-    return measured(blocks, names, pooled=Pooled(scores, labels, np.zeros(len(np.asarray(labels)))))
+    pooled = None
+    if any(name in POOLED for name in names):
+        pooled = Pooled(scores, labels, np.zeros(len(np.asarray(labels))))
+    return measured(blocks, names, pooled=pooled)
 
 
 def measured(
@@ -273,7 +276,7 @@ class Pooled:
         else:
             label, group, score = self._ordered
             label, score = label[member[group]], score[member[group]]
-            blocks = blocks_in_order(label, np.zeros_like(label), changes(score))
+            blocks = blocks_in_order(label > 0, np.zeros_like(label), changes(score))
         if not len(blocks):
             raise ValueError("pooled_auc needs both a click and a non-click")
         return float(_auc(blocks)[0])

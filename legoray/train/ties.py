@@ -20,14 +20,15 @@ Mask = NDArray[np.bool_]
 class TieBlocks:
     """The rows of each group in order of score, equal scores together as one block.
 
-    Blocks `[T]` stand in order of group, then of falling score; groups `[G]` are only those that
-    have both a click and a non-click.
+    Kept are the blocks `[T]` with a click, in order of group, then of falling score: the others
+    have no part in any metric beyond the rows that they put above or below a click. Groups `[G]`
+    are only those that have both a click and a non-click.
     """
 
     group: Int  # [T] which group a block belongs to
     above: Int  # [T] rows of the group that score higher
     size: Int  # [T] rows in the block
-    clicks: Int  # [T] clicks in the block
+    clicks: Int  # [T] clicks in the block, at least one
     clicks_above: Int  # [T] clicks that score higher
     group_size: Int  # [G]
     group_clicks: Int  # [G]
@@ -51,16 +52,22 @@ def tie_blocks(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> TieBl
     return blocks_in_order(*_in_order(*_checked(scores, labels, groups)))
 
 
-def blocks_in_order(label: Int, key: Int, new_block: Mask) -> TieBlocks:
-    """The blocks of rows in order: their labels, groups, and where a new tie starts."""
-    new_group = changes(key)
-    clicks = np.concatenate([[0], np.cumsum(label)])
-    start = np.flatnonzero(new_block)
-    end = np.append(start[1:], len(label))
-    first = np.flatnonzero(new_group)
+def blocks_in_order(label: Mask, key: NDArray[Any], new_block: Mask) -> TieBlocks:
+    """The blocks of rows in order: their labels, groups, and where a new tie starts.
+
+    Few rows are clicks, so after one look at all rows the work is done at the clicks alone.
+    """
+    first = np.flatnonzero(changes(key))
     group_size = np.diff(np.append(first, len(label)))
-    group_clicks = clicks[first + group_size] - clicks[first]
-    number = np.cumsum(new_group)[start] - 1
+    click = np.flatnonzero(label)
+    starts = np.append(np.flatnonzero(new_block), len(label))
+    block = np.searchsorted(starts, click, side="right") - 1
+    own = np.flatnonzero(changes(block))  # of the clicks, the first one of each block
+    start, end = starts[block[own]], starts[block[own] + 1]
+    number = np.searchsorted(first, start, side="right") - 1
+    clicks = np.diff(np.append(own, len(click)))
+    group_clicks = np.bincount(number, weights=clicks, minlength=len(first)).astype(np.int64)
+    before = np.cumsum(group_clicks) - group_clicks  # clicks of earlier groups
     both = (group_clicks > 0) & (group_clicks < group_size)
     kept = both[number]
     start, end, number = start[kept], end[kept], number[kept]
@@ -68,18 +75,21 @@ def blocks_in_order(label: Int, key: Int, new_block: Mask) -> TieBlocks:
         group=(np.cumsum(both) - 1)[number],
         above=start - first[number],
         size=end - start,
-        clicks=clicks[end] - clicks[start],
-        clicks_above=clicks[start] - clicks[first[number]],
+        clicks=clicks[kept],
+        clicks_above=own[kept] - before[number],
         group_size=group_size[both],
         group_clicks=group_clicks[both],
         left_out=int((~both).sum()),
-        key=key[first][both],
+        key=key[first[both]].astype(np.int64),
     )
 
 
-def _checked(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> tuple[Float, Int, Int]:
-    score = np.asarray(scores, dtype=np.float64)
-    label, group = np.asarray(labels), np.asarray(groups)
+def _checked(
+    scores: ArrayLike, labels: ArrayLike, groups: ArrayLike
+) -> tuple[NDArray[np.floating[Any]], Mask, Int]:
+    score, label, group = np.asarray(scores), np.asarray(labels), np.asarray(groups)
+    if score.dtype != np.float32:
+        score = score.astype(np.float64)
     if not score.shape == label.shape == group.shape or score.ndim != 1:
         shapes = f"{score.shape}, {label.shape} and {group.shape}"
         raise ValueError(f"scores, labels and groups must be of one length: {shapes}")
@@ -88,20 +98,28 @@ def _checked(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> tuple[F
         raise ValueError(f"{int(bad.sum())} of {len(score)} scores are NaN")
     if not ((label == 0) | (label == 1)).all():
         raise ValueError("labels must be 0 or 1")
-    return score, label.astype(np.int64), group.astype(np.int64)
+    return score, label.astype(bool), group.astype(np.int64, copy=False)
 
 
-def _in_order(score: Float, label: Int, group: Int) -> tuple[Int, Int, Mask]:
+def _in_order(
+    score: NDArray[np.floating[Any]], label: Mask, group: Int
+) -> tuple[Mask, NDArray[Any], Mask]:
     """Labels and groups in order of group and falling score, and where a new tie starts."""
     key = _packed(score, label, group)
-    if key is not None:
-        key.sort()
-        return (key & 1).astype(np.int64), (key >> 33).astype(np.int64), changes(key >> 1)
-    order = np.lexsort((-score, group))
-    return label[order], group[order], changes(group[order]) | changes(score[order])
+    if key is None:
+        order = np.lexsort((-score, group))
+        return label[order], group[order], changes(group[order]) | changes(score[order])
+    key.sort()
+    clicked = (key & 1).astype(bool)
+    key >>= np.uint64(1)
+    new_block = changes(key)
+    key >>= np.uint64(32)
+    return clicked, key, new_block
 
 
-def _packed(score: Float, label: Int, group: Int) -> NDArray[np.uint64] | None:
+def _packed(
+    score: NDArray[np.floating[Any]], label: Mask, group: Int
+) -> NDArray[np.uint64] | None:
     """Group, score (falling) and label of each row as one number that sorts like the three.
 
     Sorting numbers is several times faster than sorting an index, but it takes scores that are
@@ -109,13 +127,19 @@ def _packed(score: Float, label: Int, group: Int) -> NDArray[np.uint64] | None:
     """
     with np.errstate(over="ignore"):
         short = score.astype(np.float32) + np.float32(0)  # -0 and 0 are a tie
-    if not len(group) or group.min() < 0 or group.max() >= 2**31 or (short != score).any():
+    if not len(group) or group.min() < 0 or group.max() >= 2**31:
         return None
-    bits = short.view(np.uint32)
-    falling = np.where(bits >> 31, bits, ~bits & np.uint32(2**31 - 1))
-    key = group.astype(np.uint64) << np.uint64(33)
-    key |= falling.astype(np.uint64) << np.uint64(1)
-    key |= label.astype(np.uint64)
+    if score.dtype != np.float32 and (short != score).any():
+        return None
+    bits = short.view(np.int32)
+    falling = ~bits & np.int32(2**31 - 1)  # of scores from 0 on
+    falling ^= (bits >> 31) & np.int32(2**31 - 1)  # of those below 0 the bits as they are
+    falling |= bits & np.int32(-(2**31))
+    key = group.astype(np.uint64)
+    key <<= np.uint64(32)
+    key |= falling.view(np.uint32)
+    key <<= np.uint64(1)
+    key |= label
     return key
 
 
