@@ -32,6 +32,7 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
+from ratios import add_json, write_ratios
 from sklearn.metrics import ndcg_score, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
@@ -156,8 +157,8 @@ def loop_over_groups(
     return dict(zip(METRICS, np.mean(rows, axis=0).tolist(), strict=True))
 
 
-def compare_metrics(split: Split, part: int) -> None:
-    """All groups at once against a loop over groups."""
+def compare_metrics(split: Split, part: int) -> dict[str, float]:
+    """All groups at once against a loop over groups; the ratios by name."""
     scores = np.random.default_rng(1).normal(size=split.rows).astype(np.float32)
     groups = np.repeat(np.arange(len(split)), np.diff(split.offsets))
     first = split.offsets[part]
@@ -169,7 +170,13 @@ def compare_metrics(split: Split, part: int) -> None:
     print(f"\n{', '.join(METRICS)} of {len(split):,} impressions, {split.rows:,} rows")
     print(f"  loop over groups (from {part:,} of them)   {whole:9.1f} s     1 x")
     print(f"  all groups at once                      {at_once:9.2f} s  {whole / at_once:5,.0f} x")
-    print(f"  million rows/s {split.rows / at_once / 1e6:.1f}, largest difference {difference:.1e}")
+    rate = split.rows / at_once / 1e6
+    print(f"  million rows/s {rate:.1f}, largest difference {difference:.1e}")
+    return {
+        "evaluation/metrics/x-loop": whole / at_once,
+        "evaluation/metrics/million-rows": rate,
+        "evaluation/metrics/difference": difference,
+    }
 
 
 @dataclass(frozen=True)
@@ -260,8 +267,8 @@ def _scores(
 
 def compare_caching(
     config: ModelConfig, corpus: Corpus, texts: RandomTexts, name: str, parts: tuple[int, int]
-) -> None:
-    """Evaluation with cached representations against without.
+) -> dict[str, float]:
+    """Evaluation with cached representations against without; the ratios by name.
 
     Args:
         config: the model.
@@ -292,6 +299,9 @@ def compare_caching(
         ratios = f"{took / cached:9.1f} x   {split.rows / took:12,.0f} rows/s"
         print(f"  {what:62} {took:10.1f} s  {ratios}")
     print(f"  largest difference of a score {worst:.1e}")
+    what = f"evaluation/{config.label()}/{name.replace(' ', '-')}"
+    ways = ("rows", "padded", "unpadded", "distinct")
+    return {f"{what}/{way}": took / cached for way, (_, took) in zip(ways, times, strict=True)}
 
 
 def show_memory(rng: np.random.Generator, scale: float) -> None:
@@ -315,25 +325,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scale", type=float, default=1.0, help="share of MIND's size")
     parser.add_argument("--part", choices=("metrics", "cache", "memory"), help="all if not given")
+    add_json(parser)
     given = parser.parse_args()
-    scale = given.scale
+    scale, found = given.scale, dict[str, float]()
     torch.set_num_threads(1)
     if given.part in ("metrics", None):
         rng = np.random.default_rng(0)
         large = make_corpus(rng, int(72_000 * scale), int(376_471 * scale), int(255_990 * scale))
-        compare_metrics(large.splits["valid"], part=int(5_000 * min(scale * 10, 1)))
+        found |= compare_metrics(large.splits["valid"], part=int(5_000 * min(scale * 10, 1)))
     if given.part in ("cache", None):
         rng = np.random.default_rng(0)
         items = int(42_416 * scale)
         small = make_corpus(rng, items, int(73_152 * scale), int(50_000 * scale))
         titles = RandomTexts.make(rng, items, (4, 20))
         abstracts = RandomTexts.make(rng, items, (20, 80))
-        compare_caching(NRMS, small, titles, "titles", (8, 160))
-        compare_caching(NRMS, small, abstracts, "titles with abstracts", (2, 48))
+        found |= compare_caching(NRMS, small, titles, "titles", (8, 160))
+        found |= compare_caching(NRMS, small, abstracts, "titles with abstracts", (2, 48))
         for config in CANDIDATE_AWARE:
-            compare_caching(config, small, titles, "titles", (8, 160))
+            found |= compare_caching(config, small, titles, "titles", (8, 160))
     if given.part in ("memory", None):
         show_memory(np.random.default_rng(0), scale)
+    write_ratios(given.json, found)
 
 
 if __name__ == "__main__":

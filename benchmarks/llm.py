@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from ratios import add_json, write_ratios
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -174,18 +175,26 @@ def settings(model: str, **given: Any) -> LlmConfig:
     )
 
 
-def print_rows(rows: list[tuple[str, float]], references: dict[str, str]) -> None:
-    """A table of seconds and of how many times faster than each reference a row is."""
+def print_rows(
+    rows: list[tuple[str, float]], references: dict[str, str], what: str
+) -> dict[str, float]:
+    """A table of seconds and of how many times faster than each reference a row is; by name."""
     taken = dict(rows)
     heads = "".join(f" {f'x {short}':>12}" for short in references.values())
     print(f"{'variant':48} {'seconds':>9}{heads}")
     for label, value in rows:
         ratios = "".join(f" {taken[name] / value:>12.1f}" for name in references)
         print(f"{label:48} {value:>9.3f}{ratios}")
+    return {
+        f"llm/{what}/{label}/x-{short.replace(' ', '-')}": taken[name] / value
+        for label, value in rows
+        for name, short in references.items()
+    }
 
 
-def part_step(model: str, items: int, poolings: Sequence[str]) -> None:
-    """Print the table of one training step."""
+def part_step(model: str, items: int, poolings: Sequence[str]) -> dict[str, float]:
+    """Print the table of one training step; its ratios by name."""
+    found: dict[str, float] = {}
     step, texts = drawn_step(items), long_texts(items)
     plain = [row["title"] for row in texts]
     layers = facts(model).layers
@@ -214,7 +223,9 @@ def part_step(model: str, items: int, poolings: Sequence[str]) -> None:
             rows.append((label, seconds(variant, [step], 1 if chunk else 5)))
             del features, variant
             gc.collect()
-        print_rows(rows, {whole: "every", full: "distinct", lora: "all LoRA"})
+        references = {whole: "every", full: "distinct", lora: "all LoRA"}
+        found |= print_rows(rows, references, f"step/{pooling}")
+    return found
 
 
 def step_variants(layers: int, lora: str) -> list[tuple[str, dict[str, Any]]]:
@@ -252,8 +263,9 @@ def middle(steps: Sequence[Step], count: int) -> list[Step]:
     return ordered[first : first + count]
 
 
-def part_corpus(model: str, poolings: Sequence[str]) -> None:
-    """Print the table of 5 epochs of the embedded corpus."""
+def part_corpus(model: str, poolings: Sequence[str]) -> dict[str, float]:
+    """Print the table of 5 epochs of the embedded corpus; its ratios by name."""
+    ratios: dict[str, float] = {}
     tables = prepare(DATA, say=lambda text: None).tables
     corpus, titles = load_corpus(tables), load_items(tables, ["title"])["title"].to_pylist()
     steps = corpus_steps(corpus)
@@ -279,14 +291,17 @@ def part_corpus(model: str, poolings: Sequence[str]) -> None:
                 variant = Variant("", *operator(config, features))
                 taken = total * seconds(variant, middle(steps, 15), 1)
                 del features, variant
-            label = f"split L-1, LoRA, {precision}, store made ({making:.0f} s)"
+            label = f"split L-1, LoRA, {precision}, store made"
             rows.append((label, making + taken))
+            print(f"{label}: {making:.0f} s of it")
         print(f"\n{model}, {pooling} pooling: {EPOCHS} epochs of {len(steps)} steps, {USERS} users")
-        print_rows(rows, {whole: "every", full: "distinct"})
+        ratios |= print_rows(rows, {whole: "every", full: "distinct"}, f"corpus/{pooling}")
+    return ratios
 
 
-def part_precision(models: Sequence[str]) -> None:
-    """Print the table of precisions: a forward over titles, without gradients."""
+def part_precision(models: Sequence[str]) -> dict[str, float]:
+    """Print the table of precisions: a forward over titles, without gradients; the cosines."""
+    found: dict[str, float] = {}
     tables = prepare(DATA, say=lambda text: None).tables
     rows = [{"title": str(text)} for text in load_items(tables, ["title"])["title"].to_pylist()]
     for model in models:
@@ -306,6 +321,9 @@ def part_precision(models: Sequence[str]) -> None:
             told = (size, size / reference[0], speed, speed / reference[1])
             numbers = "{:8.1f} {:10.2f} {:9.1f} {:10.2f}".format(*told)
             print(f"{precision:10} {numbers} {cosine.mean():12.4f} {cosine.min():8.4f}")
+            found[f"llm/precision/{model}/{precision}/cosine"] = float(cosine.mean())
+            found[f"llm/precision/{model}/{precision}/memory-x"] = told[1]
+    return found
 
 
 def main() -> None:
@@ -317,6 +335,7 @@ def main() -> None:
     parser.add_argument("--pooling", nargs="+", choices=poolings, default=list(poolings))
     parser.add_argument("--items", type=int, default=1100)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    add_json(parser)
     given = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(given.threads)
@@ -326,8 +345,10 @@ def main() -> None:
         "corpus": lambda: part_corpus(given.model, given.pooling),
         "precision": lambda: part_precision(list(dict.fromkeys(("minilm", given.model)))),
     }
+    found: dict[str, float] = {}
     for part in given.part:
-        work[part]()
+        found |= work[part]()
+    write_ratios(given.json, found)
 
 
 if __name__ == "__main__":

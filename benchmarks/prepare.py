@@ -32,6 +32,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ratios import add_json, write_ratios
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -169,8 +171,8 @@ def head(what: str) -> None:
     print(f"\n{what:<22}{columns}{'rows x':>9}{'time x':>9}{'cpu x':>9}{'memory x':>9}")
 
 
-def mind(folder: Path, scales: list[float], *, alone: bool) -> None:
-    """Tables of generated MIND at each scale, and what loading them takes."""
+def mind(folder: Path, scales: list[float], *, alone: bool) -> dict[str, float]:
+    """Tables of generated MIND at each scale, and what loading takes; the last one's ratios."""
     from made.mind import write_mind
 
     head("MIND to tables")
@@ -191,11 +193,13 @@ def mind(folder: Path, scales: list[float], *, alone: bool) -> None:
         shutil.rmtree(raw)
         shutil.rmtree(home)
     head("tables to arrays")
-    for name, found in loads:
-        line(name, found, loads[0][1])
+    for name, load in loads:
+        line(name, load, loads[0][1])
+    x = {key: found[key] / base[key] for key in ("rows", "cpu", "memory")}
+    return {"prepare/time-x-of-rows-x": x["cpu"] / x["rows"], "prepare/memory-x": x["memory"]}
 
 
-def tokens(folder: Path, scales: list[float], *, alone: bool) -> None:
+def tokens(folder: Path, scales: list[float], *, alone: bool) -> dict[str, float]:
     """The same texts tokenized in one process and by Ray Data."""
     from made.mind import write_mind
 
@@ -207,15 +211,16 @@ def tokens(folder: Path, scales: list[float], *, alone: bool) -> None:
     base["seconds"] = base.pop("alone")  # without the start of Ray and of the tokenizer
     line("one process", base, base)
     if alone:
-        return
+        return {}
     shutil.rmtree(tables / "tokens")
     by_ray = in_a_process("tokens", tables, ray="always")
     assert by_ray["ids"] == base["ids"], "Ray Data made other tokens"
     by_ray["seconds"] = by_ray.pop("alone")
     line("Ray Data, 2 cores", by_ray, base)
+    return {"prepare/tokens-by-ray-x": by_ray["seconds"] / base["seconds"]}
 
 
-def feedback(folder: Path, scales: list[float], *, alone: bool) -> None:
+def feedback(folder: Path, scales: list[float], *, alone: bool) -> dict[str, float]:
     """Tables of generated ratings; bytes per rating as the difference of two sizes."""
     from made.ratings import write_ratings
 
@@ -229,6 +234,7 @@ def feedback(folder: Path, scales: list[float], *, alone: bool) -> None:
         shutil.rmtree(folder / "home")
     each = (found[1]["memory"] - found[0]["memory"]) / (RATINGS[1] - RATINGS[0])
     print(f"{each:.0f} bytes of memory per rating")
+    return {"prepare/bytes-of-a-rating": each}
 
 
 PARTS = {"mind": mind, "tokens": tokens, "feedback": feedback}
@@ -240,6 +246,7 @@ def main() -> None:
     parser.add_argument("--scales", nargs="+", type=float, default=list(SCALES))
     parser.add_argument("--alone", action="store_true", help="without Ray Data")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    add_json(parser)
     parser.add_argument("--act", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.act:
@@ -249,10 +256,12 @@ def main() -> None:
         free = shutil.disk_usage(folder).free
         if free < NEEDED * max(given.scales) / 10:
             raise SystemExit(f"{folder}: {free / 1e9:.1f} GB are free, too few for these scales")
+        ratios: dict[str, float] = {}
         for part in given.part:
             own = Path(folder, part)
             own.mkdir()
-            PARTS[part](own, given.scales, alone=given.alone)
+            ratios |= PARTS[part](own, given.scales, alone=given.alone)
+        write_ratios(given.json, ratios)
 
 
 if __name__ == "__main__":

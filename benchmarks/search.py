@@ -30,9 +30,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
+from ratios import add_json, write_ratios
 
 from legoray.config import TrialConfig, build, home
 from legoray.data.prepare import Prepared, prepare
@@ -145,8 +145,9 @@ def two_seconds(case: Case) -> Case:
     return case
 
 
-def start(trials: int) -> None:
-    """The table of part `start`."""
+def start(trials: int) -> dict[str, float]:
+    """The table of part `start`; its ratios by name."""
+    found: dict[str, float] = {}
     print(f"{'content':<8} {'trainer':<10} {'trained for':>12} {'first step':>12} {'slowest':>9}"
           f" {'trials/h':>9} {'against per_trial':>18}")  # fmt: skip
     for name, content in {"words": WORDS, "states": STATES}.items():
@@ -163,12 +164,15 @@ def start(trials: int) -> None:
             ends = [float(r.ended or 0) for r in records]
             rates[trainer] = 3600 * (len(ends) - 1) / (ends[-1] - ends[0])
             trained = statistics.median(r.costs["train_seconds"] for r in records)
+            found[f"search/first-step-seconds/{name}/{trainer}"] = statistics.median(waits)
+            found[f"search/trials-x/{name}/{trainer}"] = rates[trainer] / rates["per_trial"]
             lines.append(
                 f"{name:<8} {trainer:<10} {trained:>10.2f} s {statistics.median(waits):>10.2f} s"
                 f" {max(waits):>7.2f} s {rates[trainer]:>9.0f}"
                 f" {rates[trainer] / rates['per_trial']:>17.1f}x"
             )
         print("\n".join(lines), flush=True)
+    return found
 
 
 def own_processes() -> dict[str, list[psutil.Process]]:
@@ -213,7 +217,7 @@ class Growth:
         print(f"{self.ended:>6}  " + "   ".join(cells) + f" {actors:>7} {objects:>8}", flush=True)
 
 
-def long(trials: int) -> None:
+def long(trials: int) -> dict[str, float]:
     """The table of part `long`."""
     heads = (f"{kind:<8}MiB thr files" for kind in ("driver", "actor", "worker", "mailbox"))
     print("trials  " + " ".join(f"{head:<17}" for head in heads) + "  actors  objects")
@@ -224,6 +228,7 @@ def long(trials: int) -> None:
     half = len(ends) // 2
     halves = (ends[half] - ends[0], ends[-1] - ends[half])
     print(f"{len(ends)} trials; the halves took {halves[0]:.0f} s and {halves[1]:.0f} s")
+    return {"search/second-half-x": halves[1] / halves[0]}
 
 
 def maps(process: psutil.Process) -> dict[str, tuple[float, float]]:
@@ -264,26 +269,30 @@ class Neighbours:
                 )
 
 
-def memory() -> None:
+def memory() -> dict[str, float]:
     """What part `memory` prints."""
     for name, content in {"states": STATES, "int8": QUANTIZED}.items():
         print(name, flush=True)
         run(Case(content, epochs=6, trials=2, concurrent=2, watchers=[Neighbours()]))
+    return {}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", choices=("start", "long", "memory", "all"), default="start")
     parser.add_argument("--trials", type=int, default=None)
+    add_json(parser)
     given = parser.parse_args()
     ensure_ray()
-    parts: dict[str, Callable[[], Any]] = {
+    found: dict[str, float] = {}
+    parts: dict[str, Callable[[], dict[str, float]]] = {
         "start": lambda: start(given.trials or 8),
         "long": lambda: long(given.trials or 300),
         "memory": memory,
     }
     for name in parts if given.part == "all" else [given.part]:
-        parts[name]()
+        found |= parts[name]()
+    write_ratios(given.json, found)
 
 
 if __name__ == "__main__":

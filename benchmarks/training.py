@@ -19,10 +19,11 @@ which both sides take turns. `docs/performance.md` has the tables. --json FILE w
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
+
+from ratios import add_json, write_ratios
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -36,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", choices=PARTS, action="append", help="all but workers if none")
     parser.add_argument("--full", action="store_true", help="MIND-small's size and D 256 too")
-    parser.add_argument("--json", type=Path, help="write name of a ratio -> value here")
+    add_json(parser)
     parser.add_argument("--plot", type=Path, help="write the growth as an HTML page here")
     parser.add_argument("--folder", help="where temporary files go")
     given = parser.parse_args()
@@ -56,8 +57,7 @@ def main() -> None:
                     "naive": naive, "limit": limit, "workers": workers, "precision": precision
                 }[part]  # fmt: skip
                 found |= module.run(folder, full=given.full)
-            if given.json:
-                given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_ratios(given.json, found)
 
 
 if __name__ == "__main__":

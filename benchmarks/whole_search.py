@@ -24,13 +24,14 @@ from __future__ import annotations
 import argparse
 import functools
 import io
-import json
 import os
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from ratios import add_json, write_ratios
 
 BEGAN = time.time()
 ROOT = Path(__file__).parents[1]
@@ -159,13 +160,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--json", type=Path, help="write name of a ratio -> value here")
+    add_json(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="whole-", ignore_cleanup_errors=True) as name:
         os.environ["LEGORAY_HOME"] = str(Path(name) / "home")
         ratios = show(search(Path(name), given.trials, given.epochs))
-    if given.json:
-        given.json.write_text(json.dumps(ratios, indent=1) + "\n", encoding="utf-8")
+    write_ratios(given.json, ratios)
 
 
 if __name__ == "__main__":

@@ -117,9 +117,7 @@ def _in_order(
     return clicked, key, new_block
 
 
-def _packed(
-    score: NDArray[np.floating[Any]], label: Mask, group: Int
-) -> NDArray[np.uint64] | None:
+def _packed(score: NDArray[np.floating[Any]], label: Mask, group: Int) -> NDArray[np.uint64] | None:
     """Group, score (falling) and label of each row as one number that sorts like the three.
 
     Sorting numbers is several times faster than sorting an index, but it takes scores that are
