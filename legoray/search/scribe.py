@@ -21,6 +21,7 @@ from legoray.errors import InputError, Problem
 from legoray.objectives import missing, objectives_of
 from legoray.records import Metrics, TrialRecord, write_json
 from legoray.search.phases import Goal
+from legoray.search.shortage import memory_shortage
 from legoray.search.sweep import Sweep
 
 FAILURES = 3  # first trials that may all fail before the search gives up
@@ -179,7 +180,9 @@ class Scribe(Callback):
         reason = "its process was lost again and again"
         error = getattr(trial, "get_error", lambda: None)()
         if error is not None:
-            reason = f"{reason}: {str(error).strip().splitlines()[-1]}"
+            short = memory_shortage(str(error))
+            told = ": ".join(short) if short else str(error).strip().splitlines()[-1]
+            reason = f"{reason}: {told}"
         changes = {"status": "failed", "reason": reason, "ended": time.time()}
         self._tell(self._sweep.change(trial.config["number"], **changes))
         self._watch_failures()

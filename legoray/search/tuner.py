@@ -27,6 +27,7 @@ from legoray.search.phases import Budget, Goal, Phases
 from legoray.search.room import Room
 from legoray.search.scheduler import SearchScheduler, make_scheduler
 from legoray.search.scribe import Halt, Scribe, Watcher
+from legoray.search.shortage import memory_problem
 from legoray.search.slots import Shared, SlotSettings, disk_trouble
 from legoray.search.sweep import Sweep
 from legoray.search.trainers import TrialRunner
@@ -121,6 +122,11 @@ def run_trials(sweep: Sweep, study: Searcher, corpus: Any, plan: Plan, halt: Hal
         if not disk_trouble(error):
             raise
         raise InputError(unwritten(sweep.folder, error)) from None
+    except Exception as error:
+        problem = memory_problem(error)
+        if problem is None:
+            raise
+        halt.give_up("memory", InputError(problem))
     finally:
         ray.kill(mailbox)
         give_back()
