@@ -1,8 +1,8 @@
 """Ray ended trials because their node ran out of memory: what to tell of it.
 
-Ray watches each node's memory and kills its workers before the system would. Where a trial loses its
-actor so, Ray Tune starts it again; where a call to an actor fails so, Tune does not know the error
-and gives the whole search up. The trials stand in the records as they were, with their checkpoints.
+Ray watches each node's memory and kills its workers before the system would. Where a trial loses
+its actor so, Ray Tune starts it again; where a call to an actor fails so, Tune does not know the
+error and gives the whole search up. The records and checkpoints of the trials stay as they were.
 """
 
 from __future__ import annotations
