@@ -217,7 +217,8 @@ def survive(folder: Path, *, kills: int, seed: int, plan: list[tuple[str, list[s
     """
     dice = random.Random(seed)
     plan = plan or legs(kills, dice)
-    trials = sum(len(victims) for _, victims in plan) + 2
+    count = sum(len(victims) for _, victims in plan)
+    trials = max(count + 2, 3 * count // 2)  # about five epochs pass for each
     home = folder / "home"
     space = SPACE.format(root=ROOT, seed=seed, epochs=EPOCHS, trials=trials, tracking="{tracking}")
     short = Path(tempfile.mkdtemp(prefix="lr", dir="/tmp"))
