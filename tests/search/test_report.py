@@ -109,6 +109,22 @@ def test_the_leaderboard_has_every_trial_in_order_with_its_numbers(page):
     assert len(rows) == 20 + 2
 
 
+def test_members_of_the_front_are_marked(tmp_path):
+    info = sweep_info(state="finished", ended="trials", objectives=["auc", "parameters"])
+    on_disk(tmp_path / "sweep", info, *searched())
+    text = write_report(tmp_path / "sweep").read_text(encoding="utf-8")
+    head, *rows = check_alone(text).table("#", "model", "front")
+    marked = {row[head.index("trial")] for row in rows if row[head.index("front")]}
+
+    def beaten(one):
+        mine = (one.best["auc"], -one.costs["parameters"])
+        others = [(r.best["auc"], -r.costs["parameters"]) for r in whole()]
+        return any(o[0] >= mine[0] and o[1] >= mine[1] and o != mine for o in others)
+
+    assert marked == {str(r.number) for r in whole() if not beaten(r)}
+    assert "* on the Pareto front of auc, parameters." in text
+
+
 def test_the_best_so_far_only_counts_whole_trials():
     done = steps(searched(), "auc", "max")
     best, epochs, seconds = -math.inf, 0, 0.0

@@ -167,6 +167,9 @@ class Page:
             f"Ranked by validation {self.facts.select}. What was stopped early stands below what "
             "ran to its end. A click on a head sorts.",
         ]
+        if "front" in one.head:
+            names = ", ".join(objective.name for objective in self.facts.objectives)
+            notes.append(f"{tables.MEMBER} on the Pareto front of {names}.")
         if self.facts.summaries:
             notes.append("Test: mean ± standard deviation over the seeds of the final trainings.")
         box = f'<div class="tall leaderboard">{inner}</div>'

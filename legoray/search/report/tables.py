@@ -11,13 +11,13 @@ from legoray.records import TrialRecord
 from legoray.search.display import NAMES, span
 from legoray.search.report.gather import Facts
 from legoray.zoo.board import Row, settings_text
-from legoray.zoo.boardtext import count_text
+from legoray.zoo.boardtext import MEMBER, count_text
 from legoray.zoo.comparison import Pair
 from legoray.zoo.verdicts import small
 
 NONE = ""
 LONG = ("settings", "reason")
-WORDS = ("model", "settings", "status", "reason", "node", "is", "than", "alike")
+WORDS = ("model", "front", "settings", "status", "reason", "node", "is", "than", "alike")
 COSTS: tuple[tuple[str, str, str], ...] = (
     ("seconds", "seconds", ".1f"),
     ("parameters", "parameters", "count"),
@@ -50,6 +50,7 @@ def leaderboard(facts: Facts) -> Table | None:
     columns: list[tuple[str, Callable[[Row], Cell]]] = [
         ("#", lambda row: _number(row.rank, "d")),
         ("model", lambda row: Cell(row.label)),
+        ("front", lambda row: Cell(MEMBER if row.pareto else NONE)),
         *measured(board.metrics[:1]),
         ("settings", lambda row: Cell(row.settings)),
         *((title, _cost(name, form)) for title, name, form in COSTS),
