@@ -46,12 +46,13 @@ def located(model: str | Path, tracking: str) -> Iterator[Path]:
         return
     client = open_zoo(tracking)
     model_id = _model_id(client, str(model), tracking)
-    place = _place(client, model_id, tracking)
+    location = _location(client, model_id, tracking)
+    place = Path(location.removeprefix("file://"))
     if place.is_dir():
         yield _inside(place)
         return
     with tempfile.TemporaryDirectory(prefix="legoray-model-") as temporary:
-        yield _inside(_fetched(model_id, temporary, resolve_uri(tracking)))
+        yield _inside(_fetched(model_id, location, temporary, resolve_uri(tracking)))
 
 
 def _from_address(text: str) -> Path:
@@ -80,24 +81,24 @@ def _inside(folder: Path) -> Path:
     return folder
 
 
-def _place(client: MlflowClient, model_id: str, tracking: str) -> Path:
-    """Where a logged model's files are, if that is on this machine."""
+def _location(client: MlflowClient, model_id: str, tracking: str) -> str:
+    """Where a logged model's files are: a folder, or an address that MLflow fetches from."""
     from mlflow.exceptions import MlflowException
 
     try:
-        location = client.get_logged_model(model_id).artifact_location
+        return str(client.get_logged_model(model_id).artifact_location)
     except MlflowException as error:
         first = str(error).splitlines()[0]
         raise InputError(Problem(tracking, f"there is no model {model_id}: {first}")) from None
-    return Path(str(location).removeprefix("file://"))
 
 
-def _fetched(model_id: str, temporary: str, uri: str) -> Path:
+def _fetched(model_id: str, location: str, temporary: str, uri: str) -> Path:
+    """Fetch by the files' own address: MLflow looks `models:/` up in the process's store alone."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
-        path = download_artifacts(f"models:/{model_id}", dst_path=temporary, tracking_uri=uri)
+        path = download_artifacts(location, dst_path=temporary, tracking_uri=uri)
     except (MlflowException, OSError) as error:
         first = str(error).splitlines()[0]
         raise InputError(Problem(uri, f"model {model_id} cannot be fetched: {first}")) from None

@@ -129,7 +129,8 @@ class Recorder:
 
     def links(self) -> list[str]:
         """Commands and an address to look at the sweep, for the closing lines."""
-        where = view_path(self.state.experiment_id)
+        known = self.state.experiment_id  # nothing is known of a store that never answered
+        where = view_path(known) if known else "/"
         if self.state.uri.startswith("http"):
             return [self.state.uri.rstrip("/") + where]
         plain = not in_copy() and resolve_uri(self.state.uri) == resolve_uri(DEFAULT_URI)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -87,8 +89,18 @@ def check(address, records):
             assert len(run.outputs.model_outputs) == 1
     (board,) = leaderboard("mind-test", tracking=address)
     assert [row.trial for row in board.rows] == [2, 1, 0]
+    logged = next(r for r in runs.values() if "#2" in r.info.run_name).outputs.model_outputs[0]
     with located("models:/mind-test@champion", address) as found:
         assert (found / "model.safetensors").is_file()
+    fetched = "import sys; from legoray.zoo.locate import located as at\n"
+    fetched += "with at(*sys.argv[1:]) as found: assert (found / 'model.safetensors').is_file()"
+    for name in ("models:/mind-test@champion", f"models:/{logged.model_id}"):
+        # a process that knows of no other store, such as a search that reuses
+        done = subprocess.run(
+            [sys.executable, "-c", fetched, name, address], capture_output=True, text=True,
+            cwd=Path.cwd().parent, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
     items = [{"title": "Storm", "category": "weather"}, {"title": "Cup", "category": "sport"}]
     best = recommend("models:/mind-test@champion", items[:1], items, tracking=address)
     local = Path.cwd() / "sweeps" / "mind-test" / "models" / records[2].key / "best"
