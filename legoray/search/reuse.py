@@ -23,6 +23,7 @@ def earlier_results(sweep: Sweep, config: SpaceConfig, say: Say) -> Earlier:
         say(f"earlier results are not taken: {', '.join(timed)} must be measured here")
         return Earlier()
     found = look_up(sweep.info, sweep.folder, config.tracking.uri)
+    found.say = say
     if found.problem:
         say(found.problem)
     if len(found):

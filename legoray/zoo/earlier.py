@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,10 @@ class Result:
         """The fields of a record that it settles."""
         own = {name: getattr(self, name) for name in ("epochs", "best", "test", "costs", "reason")}
         return {**own, "source": self.source, "reused": True, "status": "completed"}
+
+
+class Unfetched(Exception):
+    """A result is known, and its model cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,11 @@ class _InMlflow:
                 if not _placed(model, target, tested=tested):
                     return None
             epochs = self._epochs()
-        except Exception:  # whatever MLflow raises: then it is trained
+        except Exception as error:  # whatever MLflow raises: then it is trained
             shutil.rmtree(target, ignore_errors=True)
-            return None
+            raise Unfetched(
+                str(error).splitlines()[0] if str(error) else type(error).__name__
+            ) from None
         metrics, tags = self.run.data.metrics, self.run.data.tags
         best = _named(metrics, "best")
         best = next((e for e in epochs if e["epoch"] == best.get("epoch")), best)
@@ -134,6 +140,7 @@ class Earlier:
 
     found: dict[str, list[_InFolder | _InMlflow]] = field(default_factory=dict)
     problem: str = ""  # why a store could not be asked
+    say: Callable[[str], None] = print  # told of a result that cannot be fetched
 
     def __len__(self) -> int:
         return len(self.found)
@@ -156,7 +163,11 @@ class Earlier:
         for one in self.found.get(key, ()):
             if tested and one.phase != "final":
                 continue
-            result = one.take(target, tested=tested)
+            try:
+                result = one.take(target, tested=tested)
+            except Unfetched as error:
+                self.say(f"an earlier result cannot be fetched and is trained again: {error}")
+                continue
             if result is not None and result.epochs and (result.test or not tested):
                 return result
         return None

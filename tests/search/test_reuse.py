@@ -99,16 +99,20 @@ def earlier(request, old, new, store):
     """What the new sweep finds of the old one: beside it, or in MLflow with the folder gone."""
 
     def find():
-        if request.param == "folder":
-            return look_up(new.info, new.folder, store)
-        recorder = Recorder(TrackingConfig(uri=store), old.info, old.folder)
-        for record in old.records.values():
-            recorder.push(record)
-        assert recorder.finish(None), recorder.problem
-        shutil.move(old.folder, old.folder.parent.parent / "gone")
+        if request.param == "mlflow":
+            only_in(store, old)
         return look_up(new.info, new.folder, store)
 
     return find
+
+
+def only_in(store, sweep):
+    """Send a sweep to MLflow, and move its folder away."""
+    recorder = Recorder(TrackingConfig(uri=store), sweep.info, sweep.folder)
+    for record in sweep.records.values():
+        recorder.push(record)
+    assert recorder.finish(None), recorder.problem
+    shutil.move(sweep.folder, sweep.folder.parent.parent / "gone")
 
 
 def test_a_trial_is_taken_whole_and_feeds_the_sampler(old, new, earlier):
@@ -168,6 +172,20 @@ def test_a_model_that_is_gone_is_trained_again(old, new, nowhere):
     found = look_up(new.info, new.folder, nowhere)
     shutil.rmtree(old.model_folder(record.key))
     assert phases(new, [tinytrain.config(0.1)], found)[0].suggest("a")["number"] == 0
+
+
+def test_a_model_that_mlflow_has_lost_is_trained_again_and_that_is_said(old, new, store):
+    measured(old, tinytrain.config(0.1))
+    only_in(store, old)
+    found, said = look_up(new.info, new.folder, store), []
+    found.say = said.append
+    ((one,),) = found.found.values()
+    model = one.client.get_logged_model(one.run.outputs.model_outputs[0].model_id)
+    shutil.rmtree(Path(model.artifact_location.removeprefix("file://")))
+    assert phases(new, [tinytrain.config(0.1)], found)[0].suggest("a")["number"] == 0
+    assert not new.records[0].reused
+    assert len(said) == 1
+    assert said[0].startswith("an earlier result cannot be fetched and is trained again: ")
 
 
 @pytest.mark.parametrize("change", ["fingerprint", "protocol", "version", "torch", "epochs"])
