@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -166,6 +166,27 @@ class AskTell:
             raise
         again_of = trial.user_attrs.get("again_of")
         return Suggestion(trial.number, config, picked, again_of)
+
+    def owed(self, keys: Collection[str]) -> Iterator[Suggestion]:
+        """Rows that wait to repeat an interrupted one, if its key is among these; begun one by one.
+
+        For results that are known though no process lived to tell them: whoever takes a row tells.
+        """
+        for row in self.rows():
+            if row.state == TrialState.WAITING and self._first_key(row) in keys:
+                self.storage.set_trial_state_values(row._trial_id, state=TrialState.RUNNING)
+                trial = optuna.Trial(self.study, row._trial_id)
+                config, picked = self.space.propose(trial)
+                trial.set_user_attr("key", key_of(config))
+                yield Suggestion(row.number, config, picked, row.user_attrs["again_of"])
+
+    def _first_key(self, row: FrozenTrial) -> str | None:
+        """The key of the row that a row repeats, or repeats through others; None if it had none."""
+        while "key" not in row.user_attrs:
+            if "again_of" not in row.user_attrs:
+                return None
+            row = self._row(row.user_attrs["again_of"])
+        return str(row.user_attrs["key"])
 
     def _proposal_seed(self) -> int:
         """The seed of the next row's random numbers, from the place of its proposal.

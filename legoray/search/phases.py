@@ -17,6 +17,7 @@ from legoray.records import Phase, TrialRecord
 from legoray.search.budget import Budget as Budget
 from legoray.search.budget import Clock, begun
 from legoray.search.finals import Final
+from legoray.search.space import key_of
 from legoray.search.sweep import ENDED, Sweep, trial_key
 from legoray.storage.address import portable
 from legoray.storage.folders import share
@@ -176,6 +177,7 @@ class Phases(Searcher):
 
     def _next_final(self, trial_id: str) -> dict[str, Any] | None:
         if self._finals is None:
+            self._settle()
             self._clock.stop()
             self._sweep.set_state("finals", ended=self.why)
             self._finals = iter(self._plan())
@@ -184,6 +186,16 @@ class Phases(Searcher):
             if known is None or known.status not in ENDED:
                 return self._order(trial_id, final, "final")
         return cast(None, Searcher.FINISHED)  # a word that Tune knows
+
+    def _settle(self) -> None:
+        """Tell the study of results that are on record, where a driver died before it could.
+
+        While there is budget left, the study proposes such a trial again and hears of it then.
+        """
+        records = [r for r in self._sweep.of("search") if r.status in ENDED]
+        study: Any = self._study
+        for trial_id, proposal in study.owed({key_of(record.config) for record in records}):
+            self._open(trial_id, proposal)
 
     def _order(self, trial_id: str, final: Final, phase: Phase) -> dict[str, Any]:
         """Open the record of a training, and say to Tune what to run."""

@@ -15,6 +15,7 @@ Whoever knows better calls `conclude`, which is final.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -24,7 +25,7 @@ quiet_environment()
 
 from ray.tune.search import Searcher  # noqa: E402
 
-from legoray.search.asktell import AskTell, Ending, Measured  # noqa: E402
+from legoray.search.asktell import AskTell, Ending, Measured, Suggestion  # noqa: E402
 from legoray.search.space import Space  # noqa: E402
 
 JOURNAL = "study.journal"
@@ -71,6 +72,15 @@ class StudySearcher(Searcher):
         found = self.study.ask()
         if found is None:
             return cast(None, Searcher.FINISHED)  # a word that Tune knows
+        return self._opened_as(trial_id, found)
+
+    def owed(self, keys: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Ids and proposals of rows with these keys that wait though their results are known."""
+        for found in self.study.owed(keys):
+            trial_id = f"owed-{found.number}"
+            yield trial_id, self._opened_as(trial_id, found)
+
+    def _opened_as(self, trial_id: str, found: Suggestion) -> dict[str, Any]:
         self._numbers[trial_id] = found.number
         self._epochs[trial_id] = int(found.config["train"]["epochs"])
         return {"config": found.config, "number": found.number, "params": found.params}

@@ -165,16 +165,25 @@ def _object(address: Address, name: str, sum_: str) -> Address:
 
 
 def _listing(address: Address) -> Listing | None:
-    content = remote.read(address / NAME)
-    if content is None:
-        return None
-    try:
-        return Listing.model_validate_json(content)
-    except ValidationError as error:
-        message = f"is damaged: {str(error).splitlines()[0]}"
-        raise DamagedError(
-            Problem(str(address / NAME), message, "delete all that is below it")
-        ) from None
+    """What an address says that it holds.
+
+    A read asks for the size first: of a listing that is replaced meanwhile it gets a part, and
+    another look shows the new one.
+    """
+    seen = b""
+    while True:
+        content = remote.read(address / NAME)
+        if content is None:
+            return None
+        try:
+            return Listing.model_validate_json(content)
+        except ValidationError as error:
+            if content != seen:
+                seen = content
+                continue
+            message = f"is damaged: {str(error).splitlines()[0]}"
+            hint = "delete all that is below it"
+            raise DamagedError(Problem(str(address / NAME), message, hint)) from None
 
 
 # --- this node's side

@@ -18,6 +18,7 @@ from space_cases import FOUR, edited, make_space
 
 from legoray.errors import InputError
 from legoray.search.asktell import AskTell
+from legoray.search.space import key_of
 from legoray.search.study import StudySearcher
 
 HERE = Path(__file__).parent
@@ -314,6 +315,24 @@ def test_killed_between_enqueueing_and_telling(tmp_path):
     waiting = [row for row in rows(searcher) if row.state == TrialState.WAITING]
     assert len(waiting) == 1
     assert rows(searcher)[0].state == TrialState.FAIL
+
+
+def test_what_a_killed_process_could_not_tell_is_told_by_its_key(tmp_path):
+    """Also where a second process was killed before it came to the row that waits."""
+    dead = open_searcher(tmp_path)
+    known, other = dead.suggest("a"), dead.suggest("b")
+    open_searcher(tmp_path)
+    searcher = open_searcher(tmp_path)
+    keys = {key_of(known["config"])}
+    for trial_id, proposal in searcher.owed(keys):
+        assert proposal["config"] == known["config"]
+        result = {"status": "completed", "best": {"auc": 0.6}, "epoch": 3, "auc": 0.6}
+        searcher.on_trial_complete(trial_id, result)
+    (told,) = [row for row in rows(searcher) if row.state == TrialState.COMPLETE]
+    assert told.value == 0.6
+    assert told.params == rows(searcher)[0].params
+    assert list(searcher.owed(keys)) == []
+    assert searcher.suggest("c")["config"] == other["config"]
 
 
 def test_a_row_without_parameters_is_dropped(tmp_path):

@@ -166,6 +166,9 @@ class Listed(Searcher):
         config = TrialConfig.model_validate(self.left.pop(0)).model_dump()
         return {"config": config, "params": {"rate": config["train"]["learning_rate"]}}
 
+    def owed(self, keys: Any) -> Any:
+        return iter(())
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None: ...
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
