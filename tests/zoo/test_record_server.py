@@ -101,6 +101,7 @@ def check(address, records):
             cwd=Path.cwd().parent, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
+        assert "Downloading" not in done.stderr  # bars of files would run through the trials' lines
     items = [{"title": "Storm", "category": "weather"}, {"title": "Cup", "category": "sport"}]
     best = recommend("models:/mind-test@champion", items[:1], items, tracking=address)
     local = Path.cwd() / "sweeps" / "mind-test" / "models" / records[2].key / "best"

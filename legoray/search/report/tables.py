@@ -154,7 +154,8 @@ def _pair(pair: Pair) -> list[Cell]:
 def environment(facts: Facts) -> Iterator[tuple[str, str]]:
     """On what it ran."""
     info = facts.info
-    yield from info.versions.items()
+    named = {"training": "digest of the training code"}
+    yield from ((named.get(name, name), found) for name, found in info.versions.items())
     if info.git_revision:
         yield "git revision of LegoRay", info.git_revision
     if info.machine:
