@@ -4,10 +4,11 @@
                                   [--methods tpe+asha] [--full] [--processes 2] [--cache FOLDER]
 
 On each seed, random search trains `trials` configurations to their last epoch: no scheduler, no
-early stopping, no starting points. Then each method searches the same space from nothing, with the
-sampler and scheduler as the space file has them, until one of its epochs is as good as the best
-one of random search (at most as many epochs as random search had). Trials run one after another on
-one thread. Printed are the epochs of both and their share; a method that gave up counts as 1.
+early stopping, no starting points. Then each method searches the same space from nothing and with
+draws of its own, with the sampler and scheduler as the space file has them, until one of its epochs
+is as good as the best one of random search (at most as many epochs as random search had). Trials
+run one after another on one thread. Printed are the epochs of both and their share; a method that
+gave up counts as 1.
 
 Methods are `<sampler>+<scheduler>`, or a sampler alone for no scheduler. Unless `--full` is given,
 all trainings read 10 clicks of a history and take steps of 256 samples, which costs half as much.
@@ -53,6 +54,7 @@ from legoray.train.loop import train
 from legoray.train.metrics import direction
 
 STOP = "STOP"  # a scheduler's word
+OTHER = 1000  # to the seed of a method, whose first draws would else be those of random search
 CHEAP = {"max_history": 10, "batch_size": 256}
 
 
@@ -260,7 +262,7 @@ def compare(task: Task) -> list[tuple[str, float, str]]:
     rows = []
     for method in task.methods:
         print(f"seed {task.seed}: {method}", flush=True)
-        other = Search(space, method, trainer, base.best)
+        other = Search(seeded(space, task.seed + OTHER), method, trainer, base.best)
         other.run(base.epochs, base.epochs)
         share = other.epochs / base.epochs if other.reached else 1.0
         line = (
