@@ -52,7 +52,7 @@ class Bound(Strict):
 class Guarded(Strict):
     """A run of a benchmark and the bounds of its ratios."""
 
-    run: tuple[str, ...]  # a file beside this one, and its options
+    run: list[str]  # a file beside this one, and its options
     bounds: dict[str, Bound]
 
 
@@ -69,7 +69,7 @@ def read_floors(file: Path) -> Floors:
         InputError: the file is not what it should be, or names a benchmark that is not there.
     """
     document: Document = read_yaml(file)
-    floors = build(Floors, _tuples(document.data), document)
+    floors = build(Floors, document.data, document)
     scripts = sorted(path.name for path in HERE.glob("*.py"))
     problems: list[Problem] = [
         unknown(
@@ -82,13 +82,6 @@ def read_floors(file: Path) -> Floors:
     if problems:
         raise InputError(*problems)
     return floors
-
-
-def _tuples(data: object) -> object:
-    """YAML has no tuples; lists of words stand for them."""
-    if isinstance(data, dict):
-        return {key: _tuples(value) for key, value in data.items()}
-    return tuple(data) if isinstance(data, list) else data
 
 
 def measure(one: Guarded) -> dict[str, float]:
