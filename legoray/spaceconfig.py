@@ -48,13 +48,15 @@ SCHEDULER_SETTINGS: dict[str, tuple[str, ...]] = {
 class SamplerConfig(Strict):
     """Who proposes the next configuration."""
 
-    name: Literal["tpe", "random", "grid", "gp", "nsga2", "nsga3", "cmaes"] = Field(
+    name: Literal["tpe", "parts", "random", "grid", "gp", "nsga2", "nsga3", "cmaes"] = Field(
         "tpe", description="`grid`: every configuration of a space that has an end"
     )
     startup_trials: Positive = Field(
-        8, description="tpe, gp, cmaes: trials that are drawn at random before there is a model"
+        8, description="tpe, parts, gp, cmaes: trials drawn at random before there is a model"
     )
-    candidates: Positive = Field(24, description="tpe: draws of which the most promising is taken")
+    candidates: Positive | None = Field(
+        None, description="tpe, parts: draws of which the most promising is taken; null: 24, 300"
+    )
     population: Annotated[int, Field(ge=2)] | None = Field(
         None,
         description="nsga2, nsga3, cmaes: trials of a generation; null: 10, cmaes 4 + 3 ln(values)",
@@ -83,6 +85,7 @@ class SamplerConfig(Strict):
 
 SAMPLER_SETTINGS: dict[str, tuple[str, ...]] = {
     "tpe": ("startup_trials", "candidates"),
+    "parts": ("startup_trials", "candidates"),
     "random": (),
     "grid": (),
     "gp": ("startup_trials", "rest"),

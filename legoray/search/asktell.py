@@ -148,7 +148,9 @@ class AskTell:
         learn nothing from a rejection, and might propose the same for ever.
         """
         settings = SamplerConfig(name="random") if by_chance else self.space.config.search.sampler
-        self.study.sampler = make_sampler(settings, self._proposal_seed(), self._numbers)
+        self.study.sampler = make_sampler(
+            settings, self._proposal_seed(), self.space, self._numbers
+        )
         trial = self.study.ask()
         try:
             config, picked = self.space.propose(trial)

@@ -52,7 +52,7 @@ class CmaSampler(BaseSampler):
             sigma: standard deviation of the first generation, as a share of each range.
             rest: draws what is no such number, and everything before there is a generation.
         """
-        self._axes = {name: _Axis(one) for name, one in sorted(numbers.items())}
+        self._axes = {name: Axis(one) for name, one in sorted(numbers.items())}
         self._dice = np.random.default_rng(seed)
         self._startup, self._rest = startup_trials, rest
         self._population, self._sigma = population, sigma
@@ -129,7 +129,7 @@ class CmaSampler(BaseSampler):
         self._rest.after_trial(study, trial, state, values)
 
 
-class _Axis:
+class Axis:
     """A number's range as [0, 1]."""
 
     def __init__(self, distribution: Number) -> None:

@@ -3,6 +3,7 @@
 | name | what | learns from | several objectives |
 | --- | --- | --- | --- |
 | `tpe` | Parzen estimators over groups of values that occur together (Bergstra et al. 2011; Falkner et al. 2018) | completed and stopped trials | yes |
+| `parts` | a Gaussian process that adds up what parts and settings are worth (`partsampler`) | completed and stopped trials | yes |
 | `random` | chance | nothing | yes |
 | `grid` | every configuration once | nothing | yes |
 | `gp` | a Gaussian process, log expected improvement (Ament et al. 2023) | completed trials | yes |
@@ -40,11 +41,13 @@ from optuna.samplers import (
 
 from legoray.errors import Problem
 from legoray.search.cma import CmaSampler, Number
+from legoray.search.partsampler import PartsSampler
 from legoray.search.space import Rejected, Space
 from legoray.spaceconfig import SAMPLER_SETTINGS, SamplerConfig
 
 DRAWS = 200  # configurations that are looked at to see which values all of them have
 POPULATION = 10  # of a genetic algorithm: searches are of tens of trials, not of thousands
+PARZEN, PROMISING = 24, 300  # candidates of `tpe` and `parts`
 MOST_NAMED = 6
 PARTIAL = ("gp", "nsga2", "nsga3", "cmaes")  # they model what every configuration has
 
@@ -105,13 +108,14 @@ class _Note:
 
 
 def make_sampler(
-    config: SamplerConfig, seed: int, numbers: Mapping[str, Number] | None = None
+    config: SamplerConfig, seed: int, space: Space, numbers: Mapping[str, Number] | None = None
 ) -> BaseSampler:
     """The sampler that a configuration names. What a grid proposes is all enqueued beforehand.
 
     Args:
         config: its name and settings.
         seed: of its random numbers.
+        space: that is searched.
         numbers: that every configuration of the space has, for `cmaes`.
     """
     with warnings.catch_warnings():
@@ -123,7 +127,14 @@ def make_sampler(
                 constant_liar=True,
                 seed=seed,
                 n_startup_trials=config.startup_trials,
-                n_ei_candidates=config.candidates,
+                n_ei_candidates=config.candidates or PARZEN,
+            )
+        if config.name == "parts":
+            return PartsSampler(
+                space,
+                seed=seed,
+                startup_trials=config.startup_trials,
+                candidates=config.candidates or PROMISING,
             )
         if config.name == "gp":
             return GPSampler(

@@ -14,8 +14,8 @@ from space_cases import SPACE, edited, make_space, problems_of_space
 
 from legoray.config import TrialConfig
 from legoray.search.asktell import AskTell, Measured
-from legoray.search.cma import CmaSampler, _Axis
-from legoray.search.samplers import sampler_notes, values_in
+from legoray.search.cma import Axis, CmaSampler
+from legoray.search.samplers import PARZEN, sampler_notes, values_in
 from legoray.search.space import key_of
 from legoray.spaceconfig import SamplerConfig
 
@@ -35,7 +35,8 @@ search: {}
 """
 SPACES = {"flat": FLAT, "conditional": SPACE.replace("search:\n  trials: 5\n", "search: {}\n")}
 OWN = {
-    "tpe": "startup_trials: 4", "gp": "startup_trials: 7", "nsga2": "population: 4",
+    "tpe": "startup_trials: 4", "parts": "startup_trials: 4, candidates: 40",
+    "gp": "startup_trials: 7", "nsga2": "population: 4",
     "nsga3": "population: 4, divisions: 2", "cmaes": "startup_trials: 3, population: 4",
 }  # fmt: skip
 MANY = "objectives: [auc, latency, parameters]"
@@ -91,7 +92,7 @@ def states(study):
 SLOW = [("gp", "flat", ""), ("gp", "conditional", MANY)]
 CASES = [
     pytest.param(sampler, kind, goals, id=f"{sampler}-{kind}-{'several' if goals else 'one'}")
-    for sampler in ("tpe", "random", "gp", "nsga2", "nsga3", "cmaes")
+    for sampler in ("tpe", "parts", "random", "gp", "nsga2", "nsga3", "cmaes")
     for kind in SPACES
     for goals in ("", MANY)
     if (sampler, kind, goals) not in SLOW
@@ -209,10 +210,16 @@ def test_values_of_several_objectives_reach_the_study(tmp_path):
 @pytest.mark.parametrize(
     ("sampler", "kind", "goals", "reason", "fitting"),
     [
-        ("cmaes", "flat", MANY, "has one objective", "tpe, random, gp, nsga2, nsga3"),
-        ("nsga3", "flat", "trials: 5", "several objectives", "tpe, random, gp, nsga2, cmaes"),
-        ("cmaes", "choices", "", "numbers that every", "tpe, random"),
-        ("gp", "choices", "", "models values that every", "tpe, random"),
+        ("cmaes", "flat", MANY, "has one objective", "tpe, parts, random, gp, nsga2, nsga3"),
+        (
+            "nsga3",
+            "flat",
+            "trials: 5",
+            "several objectives",
+            "tpe, parts, random, gp, nsga2, cmaes",
+        ),
+        ("cmaes", "choices", "", "numbers that every", "tpe, parts, random"),
+        ("gp", "choices", "", "models values that every", "tpe, parts, random"),
     ],
 )
 def test_a_sampler_that_does_not_fit_is_refused(tmp_path, sampler, kind, goals, reason, fitting):
@@ -280,7 +287,7 @@ def test_settings_of_another_sampler_are_refused(tmp_path):
     ],
 )  # fmt: skip
 def test_places_of_values_come_back(distribution):
-    axis = _Axis(distribution)
+    axis = Axis(distribution)
     for place in np.linspace(0, 1, 21):
         value = axis.value(place)
         assert distribution._contains(distribution.to_internal_repr(value))
@@ -291,7 +298,7 @@ def test_places_of_values_come_back(distribution):
 
 def test_defaults_are_those_of_the_literature():
     config = SamplerConfig()
-    assert (config.name, config.candidates, config.crossover) == ("tpe", 24, 0.9)
+    assert (config.name, PARZEN, config.crossover) == ("tpe", 24, 0.9)
 
 
 def test_mistakes_in_objectives_are_all_told(tmp_path):

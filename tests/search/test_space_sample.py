@@ -21,8 +21,8 @@ from legoray.spaceconfig import SamplerConfig
 
 def draws(space, count, name="random", seed=0):
     """Configurations and parameters of `count` trials."""
-    own = {"startup_trials": 10} if name == "tpe" else {}
-    sampler = make_sampler(SamplerConfig.model_validate({"name": name, **own}), seed)
+    own = {"startup_trials": 10} if name in ("tpe", "parts") else {}
+    sampler = make_sampler(SamplerConfig.model_validate({"name": name, **own}), seed, space)
     study = optuna.create_study(sampler=sampler)
     for number in range(count):
         trial = study.ask()
@@ -36,7 +36,7 @@ def space(tmp_path_factory):
     return make_space(tmp_path_factory.mktemp("space"))
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "parts"])
 def test_every_draw_is_a_valid_model(space, sampler):
     for config, _ in draws(space, 60, sampler):
         assert check(config.model) == []
@@ -100,7 +100,7 @@ def test_the_order_of_options_changes_nothing(tmp_path):
 def test_combinations_that_do_not_go_together_are_rejected(tmp_path):
     text = edited("hidden_size: 16", "hidden_size: {choice: [16, 18]}")
     space = make_space(tmp_path, edited("choice: [2, 4]}", "choice: [9, 4]}", text))
-    sampler = make_sampler(SamplerConfig(name="random"), 0)
+    sampler = make_sampler(SamplerConfig(name="random"), 0, space)
     study = optuna.create_study(sampler=sampler)
     reasons = [reason for _ in range(80) if (reason := rejection(space, study.ask()))]
     assert 0 < len(reasons) < 40
