@@ -1,4 +1,4 @@
-"""The real thing: a driver is killed, interrupted, and started again until its sweep is done."""
+"""The real thing: a driver is killed and started again; `test_interrupt` has Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import tinytrain
 from optuna.trial import TrialState
 
-from legoray.records import SweepInfo, TrialRecord, read_json, read_trials
+from legoray.records import TrialRecord, read_trials
 from legoray.search.journal import open_journal
 
 HERE = Path(__file__).parent
@@ -106,14 +106,16 @@ def records(sweep: Path) -> list[TrialRecord]:
 
 
 def under_way(sweep: Path, more_than: int) -> bool:
-    """A trial is in the middle of its epochs, and more have ended than before."""
+    """A trial has epochs behind it and more than one before it, and more have ended than before."""
     found = records(sweep)
     ended = sum(r.status == "completed" for r in found)
-    return ended > more_than and any(r.status == "running" and r.epochs for r in found)
+    return ended > more_than and any(
+        r.status == "running" and 0 < len(r.epochs) < EPOCHS - 1 for r in found
+    )
 
 
 @pytest.mark.slow
-def test_a_sweep_survives_sigkill_and_ctrl_c(sample_tables, tmp_path, monkeypatch):
+def test_a_sweep_survives_sigkill(sample_tables, tmp_path, monkeypatch):
     monkeypatch.setenv("LEGORAY_HOME", str(sample_tables.parents[1]))
     space, sweep = tmp_path / "killed.yaml", tmp_path / "sweep"
     space.write_text(SPACE)
@@ -137,19 +139,6 @@ def test_a_sweep_survives_sigkill_and_ctrl_c(sample_tables, tmp_path, monkeypatc
         assert any(r.status == "running" for r in before.values())
 
         hold.unlink()
-        driver = start(0.5)
-        done = sum(r.status == "completed" for r in before.values())
-        driver.until(lambda: under_way(sweep, done), "going on")
-        hold.touch()
-        os.kill(driver.process.pid, signal.SIGINT)
-        driver.until(lambda: "stopping softly" in driver.told(), "an answer")
-        hold.unlink()  # what runs ends after its epoch
-        assert driver.ended() == 130, driver.told()
-        assert "was interrupted" in driver.told()
-        assert f"to go on: python run_search.py {space}" in driver.told()
-        assert not any(r.status == "running" for r in records(sweep))
-        assert read_json(sweep / "sweep.json", SweepInfo).state == "interrupted"
-
         driver = start(0.0)
         assert driver.ended() == 0, driver.told()
         check_finished(sweep, before)

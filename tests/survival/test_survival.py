@@ -15,10 +15,10 @@ from legoray.records import SweepInfo, TrialRecord, write_json
 @pytest.mark.cluster
 @pytest.mark.timeout(2400)
 def test_a_killed_sweep_ends_as_one_left_in_peace(tmp_path):
-    """A worker, the driver with its Ray, a node of two, and everything at once."""
-    plan = [("alone", ["worker", "driver"]), ("cluster", ["node", "machine"])]
-    run = survive(tmp_path / "run", kills=4, seed=1, plan=plan, say=lambda text: None)
-    assert [kill.victim for kill in run.kills] == ["worker", "driver", "node", "machine"]
+    """A worker, a node of two, and everything at once; `test_resume_kill` has the driver alone."""
+    plan = [("cluster", ["worker", "node", "machine"])]
+    run = survive(tmp_path / "run", kills=3, seed=1, plan=plan, say=lambda text: None)
+    assert [kill.victim for kill in run.kills] == ["worker", "node", "machine"]
     assert {name: wrong for name, wrong in run.wrong.items() if wrong} == {}
 
 
