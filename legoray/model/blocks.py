@@ -9,7 +9,7 @@ from torch import Tensor
 
 # Places (rows times the longest of them) of a block. What a layer writes for so many stays in a
 # core's cache until the next one reads it; a GPU wants work enough for all of its cores.
-PLACES = {"cpu": 2**12}
+PLACES = {"cpu": 2**11}
 _MOST = 2**17
 
 
