@@ -1,7 +1,7 @@
 """How many epochs of training TPE with ASHA needs to find what random search found.
 
     python benchmarks/samplers.py [--space search_spaces/all.yaml] [--trials 40] [--seeds 5]
-                                  [--methods tpe+asha] [--full] [--processes 2] [--cache FOLDER]
+                                  [--methods parts+asha] [--full] [--processes 2] [--cache FOLDER]
 
 On each seed, random search trains `trials` configurations to their last epoch: no scheduler, no
 early stopping, no starting points. Then each method searches the same space from nothing and with
@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--space", type=Path, default=Path("search_spaces/all.yaml"))
     parser.add_argument("--trials", type=int, default=40, help="of random search")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--methods", nargs="+", default=["tpe+asha"])
+    parser.add_argument("--methods", nargs="+", default=["parts+asha"])
     parser.add_argument("--processes", type=int, default=2, help="seeds at once")
     parser.add_argument("--full", action="store_true", help="trainings as the space has them")
     parser.add_argument("--cache", type=Path, default=None, help="folder of what was trained")

@@ -159,8 +159,11 @@ class Axis:
 
 def _counts(row: FrozenTrial) -> bool:
     """Whether a trial has shown how good it is, or that it cannot be trained."""
-    if row.state in (TrialState.COMPLETE, TrialState.PRUNED):
-        return True
+    return row.state in (TrialState.COMPLETE, TrialState.PRUNED) or cannot_be_trained(row)
+
+
+def cannot_be_trained(row: FrozenTrial) -> bool:
+    """Whether a trial has shown that it fails wherever it runs, unlike one that was interrupted."""
     told = row.user_attrs.get("outcome") in ("infeasible", "failed")
     return row.state == TrialState.FAIL and told
 

@@ -28,7 +28,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from legoray.errors import InputError
-from legoray.search.cma import Axis
+from legoray.search.cma import Axis, cannot_be_trained
 from legoray.search.draw import Draw
 from legoray.search.notation import KINDS
 from legoray.search.space import Space, suggest
@@ -102,7 +102,7 @@ class PartsSampler(BaseSampler):
                 return value
         return self._chance.sample_independent(study, trial, param_name, param_distribution)
 
-    def _drawn(self, known: Known, rows: Sequence[FrozenTrial]) -> list[_Sketch]:
+    def _drawn(self, known: Known, rows: Sequence[FrozenTrial]) -> list[Sketch]:
         """Valid configurations that have not been tried: by chance, then made of the best."""
         tried = {_key(_encoded(row)) for row in rows if row.params}
         best = [known.rows[n] for n in np.argsort(-known.values, kind="stable")[:BEST]]
@@ -115,11 +115,11 @@ class PartsSampler(BaseSampler):
                 found.append(one)
         return found
 
-    def _one(self, parent: Mapping[str, Any]) -> _Sketch | None:
+    def _one(self, parent: Mapping[str, Any]) -> Sketch | None:
         for _ in range(FEW):
-            sketch = _Sketch(self._dice, parent)
+            sketch = Sketch(self._dice, parent)
 
-            def pick(path: str, node: Choice | Range, sketch: _Sketch = sketch) -> Any:
+            def pick(path: str, node: Choice | Range, sketch: Sketch = sketch) -> Any:
                 return suggest(sketch, path, node)
 
             try:
@@ -130,12 +130,13 @@ class PartsSampler(BaseSampler):
         return None
 
 
-class _Sketch:
+class Sketch:
     """Stands for a trial of Optuna: keeps some values of a parent, draws the others by chance."""
 
     def __init__(self, dice: random.Random, parent: Mapping[str, Any]) -> None:
         self._dice, self._parent = dice, parent
         self.names: dict[str, Any] = {}  # by the names that Optuna knows
+        self.drawn: dict[str, BaseDistribution] = {}  # from what, by the same names
         self.encoded: dict[str, Any] = {}
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
@@ -163,7 +164,7 @@ class _Sketch:
         return self._parent.get(_plain(name)) if self._dice.random() < KEEP else None
 
     def _noted(self, name: str, value: Any, distribution: BaseDistribution) -> Any:
-        self.names[name] = value
+        self.names[name], self.drawn[name] = value, distribution
         if not distribution.single():
             self.encoded[_plain(name)] = _code(value, distribution)
         return value
@@ -180,7 +181,7 @@ def _known(study: Study, rows: Sequence[FrozenTrial], dice: random.Random) -> Kn
         values, errors = _at_the_end(shown, float(signs[0]))
     else:
         values, errors = _weighed(shown, signs, dice), np.zeros(len(shown))
-    failed = [row for row in rows if row.params and _cannot(row)]
+    failed = [row for row in rows if row.params and cannot_be_trained(row)]
     worst = float(values.min())
     return Known(
         [_encoded(row) for row in (*shown, *failed)],
@@ -193,12 +194,6 @@ def _shown(row: FrozenTrial, single: bool) -> bool:
     if row.state == TrialState.COMPLETE:
         return True
     return single and row.state == TrialState.PRUNED and bool(row.intermediate_values)
-
-
-def _cannot(row: FrozenTrial) -> bool:
-    """Whether a trial has shown that it cannot be trained."""
-    told = row.user_attrs.get("outcome") in ("infeasible", "failed")
-    return row.state == TrialState.FAIL and told
 
 
 def _at_the_end(rows: Sequence[FrozenTrial], sign: float) -> tuple[Floats, Floats]:

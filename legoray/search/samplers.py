@@ -20,12 +20,11 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from optuna.distributions import (
     BaseDistribution,
-    CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
@@ -41,7 +40,7 @@ from optuna.samplers import (
 
 from legoray.errors import Problem
 from legoray.search.cma import CmaSampler, Number
-from legoray.search.partsampler import PartsSampler
+from legoray.search.partsampler import PartsSampler, Sketch
 from legoray.search.space import Rejected, Space
 from legoray.spaceconfig import SAMPLER_SETTINGS, SamplerConfig
 
@@ -71,7 +70,7 @@ def values_in(space: Space, draws: int = DRAWS) -> Values:
     shared: dict[str, BaseDistribution] | None = None
     every: dict[str, None] = {}
     for _ in range(draws):
-        note = _Note(dice)
+        note = Sketch(dice, {})
         try:
             space.sample(note)
         except Rejected:
@@ -81,30 +80,6 @@ def values_in(space: Space, draws: int = DRAWS) -> Values:
         shared = found if shared is None else {n: d for n, d in shared.items() if found.get(n) == d}
     shared = shared or {}
     return Values(shared, tuple(name for name in every if name not in shared))
-
-
-@dataclass
-class _Note:
-    """Stands for a trial of Optuna: draws by chance and notes from what."""
-
-    dice: random.Random
-    drawn: dict[str, BaseDistribution] = field(default_factory=dict)
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        self.drawn[name] = CategoricalDistribution(choices)
-        return self.dice.choice(choices)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        self.drawn[name] = IntDistribution(low, high, log=log, step=step)
-        return self.dice.randrange(low, high + 1, step)
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None, log: bool
-    ) -> float:
-        self.drawn[name] = FloatDistribution(low, high, log=log, step=step)
-        if step is None:
-            return self.dice.uniform(low, high)
-        return min(low + step * self.dice.randint(0, int((high - low) / step + 1e-9)), high)
 
 
 def make_sampler(

@@ -151,7 +151,8 @@ def _sums(kinds: Kinds, rows: Sequence[Values], count: int) -> tuple[Floats, Flo
         own_pairs += has(one) * has(other)
     many = max(len(kinds.parts), 1)
     by_part = [added([part]) for part in kinds.parts]
-    parts, own_parts = (each / many for each in added(kinds.parts))
+    parts = sum((s for s, _ in by_part), np.zeros(shape)) / many
+    own_parts = sum((own for _, own in by_part), np.zeros(len(rows))) / many
     shared, own_shared = added(kinds.shared)
     others = [name for name in names if name not in kinds.parts and name not in kinds.shared]
     settings, own_settings = added(others)
